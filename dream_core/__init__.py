@@ -1,0 +1,1 @@
+"""Dataset distillation in PyTorch: the methods, and nothing about jobs, databases or HTTP."""

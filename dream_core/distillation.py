@@ -1,0 +1,74 @@
+"""`Distillation`: start, step, save, resume. The one door to every method.
+
+distillation = Distillation(recipe, dataset, device="cuda")
+for progress in distillation:
+    ...                                 # report, checkpoint, stop: the caller decides
+images, labels = distillation.synthetic.decoded()
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from dream_core.datasets import Dataset
+from dream_core.methods.matching import MatchingLoop, Progress
+from dream_core.recipes import Recipe, check_fits
+from dream_core.synthetic import SyntheticSet
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """The device of that name; `auto` is the first CUDA device where there is one, else the CPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+class Distillation:
+    """A run of a recipe on a dataset that can be stepped through, saved after any step, and resumed.
+
+    The same recipe and dataset give the same bytes on the same device, resumed or not.
+
+    Args:
+        recipe: what to do; see `make_recipe`.
+        dataset: real images, see `load_dataset`.
+        device: a torch device name or `auto`.
+        synchronize: wait for a GPU when timing the parts of a step (for benchmarks; slows the run).
+
+    Raises InvalidRecipe where the dataset as loaded is too small for the recipe.
+    """
+
+    def __init__(
+        self, recipe: Recipe, dataset: Dataset, device: str | torch.device = "auto", synchronize: bool = False
+    ):
+        check_fits(recipe, min(dataset.train.counts))
+        self.recipe = recipe
+        self.device = device if isinstance(device, torch.device) else choose_device(device)
+        self._loop = MatchingLoop(recipe, dataset, self.device, synchronize)
+
+    @property
+    def synthetic(self) -> SyntheticSet:
+        """The synthetic set as it stands."""
+        return self._loop.synthetic
+
+    @property
+    def step_number(self) -> int:
+        """Inner iterations done."""
+        return self._loop.step_number
+
+    def step(self) -> Progress:
+        """Do one inner iteration. Raises Diverged where the loss is no longer finite."""
+        return self._loop.step()
+
+    def __iter__(self) -> Iterator[Progress]:
+        """Do the inner iterations that remain."""
+        while self.step_number < self.recipe.steps:
+            yield self.step()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything the rest of the run depends on, as CPU tensors."""
+        return self._loop.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from a state that a Distillation of the same recipe and dataset saved."""
+        self._loop.load_state_dict(state)

@@ -1,0 +1,146 @@
+"""How a synthetic set leaves: safetensors, a gallery to look at, a loader, and a manifest that says how to use it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from safetensors.torch import save
+from torch import Tensor
+
+from dream_core import loader
+from dream_core.catalog import METHODS
+from dream_core.datasets import Dataset
+from dream_core.recipes import Recipe
+from dream_core.synthetic import SyntheticSet
+
+SCHEMA_VERSION = 1
+MEDIA_TYPES = {
+    ".safetensors": "application/octet-stream",
+    ".json": "application/json",
+    ".jsonl": "application/jsonl",
+    ".png": "image/png",
+    ".py": "text/x-python",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that is published of a finished distillation. `evaluation` and `baselines` are as in the manifest."""
+
+    synthetic: SyntheticSet
+    recipe: Recipe
+    dataset: Dataset
+    losses: list[tuple[int, float]]
+    evaluation: dict[str, Any]
+    baselines: dict[str, Any]
+    provenance: dict[str, Any]
+    """What only the caller knows: job id, time, software."""
+
+
+def write_result(result: Result, directory: Path) -> dict[str, Any]:
+    """Write every file into a fresh directory, `manifest.json` last; return the manifest.
+
+    The tensors hold stored pixels as float32 in [0, 1], not normalised, and decoded ones ready to train on.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    stored = result.synthetic.images.detach().clamp(0, 1)
+    images, labels = result.synthetic.decoded()
+    _save_tensors(directory / "synthetic.safetensors", images=stored, labels=result.synthetic.labels)
+    _save_tensors(directory / "decoded.safetensors", images=images, labels=labels)
+    gallery(stored, result.synthetic.ipc, result.dataset.class_names).save(directory / "gallery.png", optimize=False)
+    _save_json(directory / "recipe.json", result.recipe.model_dump())
+    _save_json(directory / "evaluation.json", {"evaluation": result.evaluation, "baselines": result.baselines})
+    lines = "".join(json.dumps({"step": step, "loss": loss}) + "\n" for step, loss in result.losses)
+    (directory / "metrics.jsonl").write_text(lines, encoding="utf-8")
+    (directory / "load.py").write_text(Path(loader.__file__).read_text(encoding="utf-8"), encoding="utf-8")
+    manifest = _manifest(result, len(images)) | {"files": [_entry(path) for path in sorted(directory.iterdir())]}
+    _save_json(directory / "manifest.json", manifest)
+    return manifest
+
+
+def _manifest(result: Result, decoded: int) -> dict[str, Any]:
+    recipe, dataset = result.recipe, result.dataset
+    method = METHODS[recipe.method]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        **result.provenance,
+        "dataset": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "train": len(dataset.train),
+            "test": len(dataset.test),
+            "licence": dataset.licence,
+        },
+        "method": {"name": method.name, "paper": method.paper, "params": recipe.model_dump(exclude={"evaluation"})},
+        "ipc": recipe.ipc,
+        "seed": recipe.seed,
+        "classes": [
+            {"index": index, "name": name, "count": recipe.ipc} for index, name in enumerate(dataset.class_names)
+        ],
+        "preprocessing": {
+            "value_range": "0..1",
+            "normalized": False,
+            "mean": list(dataset.mean),
+            "std": list(dataset.std),
+            "zca": None,
+            "layout": "NCHW",
+        },
+        "decode": {
+            "type": "none" if recipe.factor == 1 else {"single": "uniform"}.get(recipe.formation, recipe.formation),
+            "factor": recipe.factor,
+            "stored": len(result.synthetic.labels),
+            "decoded": decoded,
+        },
+        "evaluation": [result.evaluation],
+        "baselines": result.baselines,
+    }
+
+
+def gallery(images: Tensor, ipc: int, class_names: tuple[str, ...], columns: int = 10) -> Image.Image:
+    """The stored images of each class beside its name: float [classes · ipc, C, H, W] in [0, 1].
+
+    At most `columns` of a class are shown; where there are few, several classes share a row.
+    """
+    shown, side, gap = min(ipc, columns), images.shape[-1], 4
+    cell = side * max(1, round(64 / side))
+    font = ImageFont.load_default(14)
+    margin = 3 * gap + max(int(font.getlength(name)) for name in class_names)
+    width, height = margin + shown * (cell + gap), cell + gap
+    across = min(len(class_names), max(1, columns // (2 * shown)))
+    page = Image.new("RGB", (across * width + gap, -(-len(class_names) // across) * height + gap), "white")
+    draw = ImageDraw.Draw(page)
+    for label, name in enumerate(class_names):
+        left, top = label % across * width, gap + label // across * height
+        draw.text((left + margin - gap, top + cell / 2), name, fill="black", font=font, anchor="rm")
+        for column in range(shown):
+            picture = _picture(images[label * ipc + column]).resize((cell, cell), Image.Resampling.NEAREST)
+            page.paste(picture, (left + margin + column * (cell + gap), top))
+    return page
+
+
+def _picture(image: Tensor) -> Image.Image:
+    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def _save_tensors(path: Path, **tensors: Tensor) -> None:
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    path.write_bytes(content)  # so that a full disk is an OSError
+
+
+def _save_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {
+        "path": path.name,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "media_type": MEDIA_TYPES[path.suffix],
+    }

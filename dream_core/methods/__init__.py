@@ -1,0 +1,1 @@
+"""The methods: one file per family, each a short loop that reads like its papers' algorithm."""

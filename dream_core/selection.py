@@ -1,0 +1,147 @@
+"""Which real images a step sees: DREAM's question. Random ones, or representatives of their class.
+
+Source: DREAM (Liu et al. 2023), section 3.3; its code for k-means over the raw class and the images taken.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dream_core.clustering import Clusterer, OfficialKMeans, make_kmeans
+from dream_core.datasets import LabeledImages
+from dream_core.images import Normalize, to_unit
+from dream_core.networks import Embedding
+from dream_core.randomness import Shuffle, derive
+from dream_core.recipes.schema import Recipe
+from dream_core.timing import Stopwatch
+
+
+class Selection(Protocol):
+    """Chooses the real images of a class that an inner iteration matches."""
+
+    def batch(self, label: int, network: Embedding, outer: int, inner: int) -> Tensor:
+        """Indices within the class: int64, at most [batch_real]."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What must be saved besides the iteration's number."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take a saved state back."""
+        ...
+
+
+class RandomSelection:
+    """Every class is walked through in a shuffled order of its own, batch by batch; a remainder is left out."""
+
+    def __init__(self, recipe: Recipe, train: LabeledImages):
+        self.per_outer = recipe.inner_iterations
+        self.walks = [
+            Shuffle(count, recipe.batch_real, recipe.seed, "real", label, drop_last=True)
+            for label, count in enumerate(train.counts)
+        ]
+
+    def batch(self, label: int, network: Embedding, outer: int, inner: int) -> Tensor:
+        return self.walks[label][outer * self.per_outer + inner]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        pass
+
+
+class RepresentativeSelection:
+    """Every `interval` inner iterations the class is clustered anew; until then its representatives stay."""
+
+    def __init__(self, recipe: Recipe, train: LabeledImages, representatives: "Representatives"):
+        self.interval, self.count = recipe.interval, recipe.batch_real
+        self.train, self.representatives = train, representatives
+        self.chosen: dict[int, Tensor] = {}
+
+    def batch(self, label: int, network: Embedding, outer: int, inner: int) -> Tensor:
+        if inner % self.interval == 0:
+            key = ("cluster", outer, inner, label)
+            self.chosen[label] = self.representatives(self.train.of_class(label), network, self.count, key)
+        return self.chosen[label]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {str(label): indices for label, indices in self.chosen.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.chosen = {int(label): indices for label, indices in state.items()}
+
+
+class Representatives:
+    """Cluster a class in feature space; return the images nearest to the centres."""
+
+    def __init__(self, recipe: Recipe, engine: str, normalize: Normalize, device: torch.device, watch: Stopwatch):
+        self.recipe, self.engine, self.device, self.watch = recipe, engine, device, watch
+        self.normalize = normalize if recipe.normalize_for_selection else None
+
+    def __call__(
+        self,
+        images: Tensor,
+        network: Embedding,
+        count: int,
+        key: tuple[str | int, ...],
+        per_cluster: int | None = None,
+    ) -> Tensor:
+        """`count` indices into the images of one class (uint8 [n, C, H, W]), or all n where there are no more.
+
+        `count // per_cluster` clusters give their `per_cluster` nearest images each. Indices are unique, unless the
+        recipe asks for the official behaviour.
+        """
+        per_cluster = per_cluster or self.recipe.per_cluster
+        if len(images) <= count and not self.recipe.official:
+            return torch.arange(len(images))
+        with self.watch("embedding"):
+            features = embed(network, images, self.recipe.embedding_chunk, self.device, self.normalize)
+        with self.watch("kmeans"):
+            seed = derive(self.recipe.seed, *key)
+            kmeans = self._kmeans(min(max(1, count // per_cluster), len(images)), seed).fit(features)
+            return nearest(features, kmeans.cluster_centers_, per_cluster, unique=not self.recipe.official)
+
+    def _kmeans(self, clusters: int, seed: int) -> Clusterer:
+        if self.recipe.official:
+            return OfficialKMeans(clusters, random_state=seed)
+        return make_kmeans(
+            self.engine, clusters, self.recipe.clustering_init, self.recipe.clustering_iterations, random_state=seed
+        )
+
+
+@torch.no_grad()
+def embed(network: Embedding, images: Tensor, chunk: int, device: torch.device, normalize: Normalize | None) -> Tensor:
+    """Features float32 [n, d] of uint8 images [n, C, H, W], `chunk` at a time: memory is bounded by one chunk.
+
+    Images are embedded as they are, in [0, 1], unless `normalize` is given.
+    """
+
+    def features() -> Iterable[Tensor]:
+        for part in images.split(chunk):
+            x = to_unit(part, device)
+            yield network.embed(normalize(x) if normalize else x).float()
+
+    return torch.cat(list(features()))
+
+
+@torch.no_grad()
+def nearest(features: Tensor, centers: Tensor, per_center: int = 1, unique: bool = True) -> Tensor:
+    """Rows of features [n, d] nearest to the centers [k, d], `per_center` to each: int64 [k · per_center].
+
+    Searches all rows, not only a cluster's own. With `unique` a row that another center took is passed over for the
+    next nearest, center by center; without, rows may repeat.
+    """
+    mean = features.mean(0)
+    features, centers = features - mean, centers - mean
+    distance = (centers.square().sum(1)[:, None] + features.square().sum(1) - 2 * centers @ features.T).cpu()
+    if not unique:
+        return distance.topk(per_center, dim=1, largest=False).indices.flatten()
+    chosen: list[int] = []
+    for row in distance:
+        row[chosen] = torch.inf
+        chosen += row.topk(min(per_center, len(row) - len(chosen)), largest=False).indices.tolist()
+    return torch.tensor(chosen, dtype=torch.int64)

@@ -1,0 +1,11 @@
+"""Fixtures that every folder may use."""
+
+import structlog
+
+pytest_plugins = ["tests.fixtures.broker", "tests.fixtures.database"]
+
+# Into the standard library's log, where pytest shows it with the test that failed.
+structlog.configure(
+    processors=[structlog.contextvars.merge_contextvars, structlog.stdlib.render_to_log_kwargs],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+)
