@@ -1,0 +1,102 @@
+"""Engines, sessions and migrations, for SQLite (one box) and PostgreSQL alike."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.orm import Session, sessionmaker
+
+MIGRATIONS = Path(__file__).with_name("migrations")
+BUSY_TIMEOUT_MS = 10_000
+CONNECT_TIMEOUT_S = 5
+MIGRATION_LOCK = 0x647265616D  # any number that nothing else on the server locks
+
+
+def make_engine(url: str) -> Engine:
+    """An engine for a SQLite or PostgreSQL URL; nothing is connected yet."""
+    location = _with_driver(make_url(url))
+    options: dict[str, Any] = {"json_serializer": _dump_json, "pool_size": 10, "max_overflow": 30}
+    if location.get_backend_name() != "sqlite":
+        return create_engine(
+            location, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}, **options
+        )
+    if not location.database or location.database == ":memory:":
+        raise ValueError("the database must be a file: several processes share it")
+    Path(location.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(location, **options)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def make_sessions(engine: Engine, *, read_only: bool = False) -> sessionmaker[Session]:
+    """A factory of sessions; `with sessions.begin() as session` is one transaction.
+
+    Objects stay readable after the commit. Read-only sessions do not queue for SQLite's single writer.
+    """
+    if read_only:
+        engine = engine.execution_options(read_only=True)
+        if engine.dialect.name == "postgresql":
+            engine = engine.execution_options(postgresql_readonly=True)
+    return sessionmaker(engine, expire_on_commit=False)
+
+
+def migrate(url: str, revision: str = "head") -> None:
+    """Bring the schema to a revision (`base` empties it). Safe to call from several processes at once."""
+    engine = make_engine(url)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        config.attributes["connection"] = connection
+        (command.downgrade if revision == "base" else command.upgrade)(config, revision)
+    engine.dispose()
+
+
+def is_migrated(engine: Engine) -> bool:
+    """Whether the schema is the one that this code was written for. Raises SQLAlchemyError if it cannot be asked."""
+    with engine.connect() as connection:
+        present = MigrationContext.configure(connection).get_current_heads()
+    return set(present) == set(ScriptDirectory(str(MIGRATIONS)).get_heads())
+
+
+def _with_driver(url: URL) -> URL:
+    """`postgres://` and `postgresql://`, as hosting services hand them out, mean psycopg 3 here."""
+    return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgres", "postgresql") else url
+
+
+def _prepare_sqlite(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # the driver must not begin transactions by itself: `_begin_sqlite` does
+    for pragma in ("journal_mode=WAL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads first and then writes fails at once with "database is locked" if another has written
+    # in between, busy_timeout or not. Taking the writer's place at the start makes it wait instead.
+    read_only = connection.get_execution_options().get("read_only", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+def _dump_json(value: Any) -> str:
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities as null: a diverging loss is reported, but JSON has no word for it."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case _:
+            return value

@@ -1,0 +1,54 @@
+"""Keeps the queue honest: frees jobs whose worker is gone, and rings again for those that still wait.
+
+Any number of processes may do this at the same time: every step is conditional on what the row says.
+"""
+
+from dataclasses import dataclass, field
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from jobs import repository
+from jobs.lifecycle import Status
+from jobs.queue import Bell
+
+log = structlog.get_logger()
+
+RING_AGAIN_S = 60
+BACKLOG_RING_AGAIN_S = 3600
+"""While messages wait for a worker, a job's own is most likely among them; another would only lengthen the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What was done: expired jobs and what became of them, and the jobs rung for."""
+
+    expired: dict[str, Status] = field(default_factory=dict)
+    rung: list[str] = field(default_factory=list)
+
+
+def tick(sessions: sessionmaker[Session], bell: Bell) -> Tick:
+    """One round. Raises only what the database raises."""
+    with sessions.begin() as session:
+        expired = repository.expire_leases(session)
+    for job_id, status in expired.items():
+        log.warning("job.lease_expired", job_id=job_id, status=status)
+
+    again_after_s = RING_AGAIN_S if not bell.waiting() else BACKLOG_RING_AGAIN_S
+    with sessions.begin() as session:
+        due = repository.due_for_ringing(session, again_after_s)
+    rung = ring_all(sessions, bell, due)
+    return Tick(expired, rung)
+
+
+def ring_all(sessions: sessionmaker[Session], bell: Bell, job_ids: list[str]) -> list[str]:
+    """Ring for each job, up to the first failure; the rest is noted as not rung for."""
+    rung: list[str] = []
+    for job_id in job_ids:
+        if not bell.ring(job_id):
+            break
+        rung.append(job_id)
+    if missed := job_ids[len(rung) :]:
+        with sessions.begin() as session:
+            repository.not_rung(session, missed)
+    return rung

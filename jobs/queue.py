@@ -1,0 +1,103 @@
+"""The doorbell. A message tells a worker that a job may be waiting; the database says whether it is.
+
+So a message may be lost, repeated or late without harm, and the broker may be down: the dispatcher rings again.
+"""
+
+from functools import cache
+from typing import Any
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from jobs.settings import get_settings
+
+log = structlog.get_logger()
+
+TASK = "dream.run_job"
+QUEUE = "default"
+
+_COMMON: dict[str, Any] = {
+    "accept_content": ["json"],
+    "task_serializer": "json",
+    "task_ignore_result": True,
+    "task_default_queue": QUEUE,
+    "broker_connection_timeout": 1,
+    "enable_utc": True,
+}
+
+
+def make_worker_app(redis_url: str) -> Celery:
+    """The Celery application of a worker: takes one message at a time, and acknowledges it before it starts."""
+    app = Celery("dream", broker=redis_url)
+    app.conf.update(
+        _COMMON,
+        # With late acknowledgement the broker hands a message that takes longer than its visibility timeout to a
+        # second worker, and one that kills its worker to every worker in turn. The lease in the database does better.
+        task_acks_late=False,
+        task_reject_on_worker_lost=False,
+        # A fetched message waits behind the running job even while other workers are idle.
+        worker_disable_prefetch=True,
+        worker_prefetch_multiplier=1,
+        worker_pool="threads",
+        worker_concurrency=1,
+        worker_soft_shutdown_timeout=100,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={
+            "visibility_timeout": 86_400,
+            "socket_connect_timeout": 5,
+            "socket_timeout": 30,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+        },
+    )
+    return app
+
+
+class Bell:
+    """Rings for jobs. A call takes about a second at most, and none raises: an unreachable broker is an answer."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._app = Celery("dream", broker=redis_url, set_as_current=False)
+        self._app.conf.update(
+            _COMMON,
+            task_publish_retry=False,
+            broker_pool_limit=0,  # a pooled connection from before a restart of the broker fails once; none is kept
+            broker_transport_options={
+                "socket_connect_timeout": 1,
+                "socket_timeout": 1,
+                "max_retries": 1,
+                "interval_start": 0,  # kombu waits two seconds by default, even before giving up
+            },
+        )
+        connection = self._app.connection_for_write()
+        self._away = (OperationalError, *connection.connection_errors, *connection.channel_errors)
+
+    def ring(self, job_id: str) -> bool:
+        """Tell the workers that a job waits. False if the broker cannot be reached, or takes no message."""
+        try:
+            self._app.send_task(TASK, args=[job_id], queue=QUEUE, ignore_result=True)
+        except self._away as error:
+            log.warning("queue.unreachable", job_id=job_id, error=str(error))
+            return False
+        return True
+
+    def waiting(self) -> int | None:
+        """How many messages no worker has taken yet. None if the broker cannot be reached."""
+        try:
+            with self._app.connection_for_write() as connection:
+                return connection.default_channel.queue_declare(QUEUE, durable=True).message_count
+        except self._away as error:
+            log.warning("queue.unreachable", error=str(error))
+            return None
+
+
+@cache
+def _bell() -> Bell:
+    return Bell(get_settings().redis_url)
+
+
+def ring(job_id: str) -> bool:
+    """`Bell.ring` on the broker of this process's settings."""
+    return _bell().ring(job_id)

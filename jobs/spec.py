@@ -1,0 +1,69 @@
+"""What a user asks for: a dataset, a method, images per class, and own values for some hyperparameters."""
+
+import json
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt
+
+from dream_core.catalog import FOLDER_PREFIX, is_folder
+from dream_core.errors import InvalidRecipe
+from dream_core.recipes import Recipe, make_recipe
+
+MONTH_S = 30 * 24 * 3600
+
+
+def _plain_json(values: dict[str, Any]) -> dict[str, Any]:
+    json.dumps(values, allow_nan=False)  # NaN and Infinity are no JSON: PostgreSQL and other clients refuse them
+    return values
+
+
+Overrides = Annotated[dict[str, Any], AfterValidator(_plain_json)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Resources(_Strict):
+    """What a job may use up."""
+
+    max_runtime_s: Annotated[StrictInt, Field(ge=1, le=MONTH_S)] | None = None
+    """Seconds that one attempt may run; none means no limit."""
+
+
+class JobSpec(_Strict):
+    """A distillation to run. Everything left out takes the published value."""
+
+    dataset: Annotated[str, Field(min_length=1, max_length=255)]
+    """A built-in name, or `folder:NAME` for a directory or zip inside the service's data directory."""
+    method: Annotated[str, Field(min_length=1, max_length=64)]
+    ipc: StrictInt
+    """Stored synthetic images per class."""
+    seed: StrictInt = 0
+    params: Overrides = Field(default_factory=dict)
+    """Own values for hyperparameters of the method."""
+    evaluation: Overrides = Field(default_factory=dict)
+    """Own values for hyperparameters of the evaluation."""
+    resources: Resources = Field(default_factory=Resources)
+
+    def resolve(self) -> Recipe:
+        """The complete recipe. Raises InvalidRecipe, naming every field that is wrong."""
+        check_folder(self.dataset)
+        return make_recipe(self.method, self.dataset, self.ipc, self.seed, self.params, self.evaluation)
+
+
+def check_folder(dataset: str) -> None:
+    """Raise InvalidRecipe unless `folder:NAME` stays inside the data directory, whatever the platform makes of it.
+
+    A symbolic link inside the data directory is followed: the operator has put it there.
+    """
+    if not is_folder(dataset):
+        return
+    name = dataset.removeprefix(FOLDER_PREFIX)
+    path = PurePosixPath(name)
+    leaves = path.is_absolute() or ".." in path.parts or bool(PureWindowsPath(name).anchor) or name.startswith("~")
+    if leaves or not path.parts or "\\" in name or not name.isprintable():
+        raise InvalidRecipe(
+            [("dataset", f"{name!r} must be a relative path inside the service's data directory, without '..'")]
+        )

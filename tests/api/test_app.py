@@ -1,0 +1,205 @@
+"""What holds for every route: problems, ids, guards, health, catalogue, and a light process."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import httpx2
+import pytest
+
+from api.__main__ import is_loopback, main
+from api.app import create_app
+from jobs.settings import Settings
+from tests.api.conftest import problem, serving
+from tests.fixtures.broker import free_port
+
+
+def test_health(http):
+    assert http.get("/livez").json() == {"status": "ok"}
+    assert http.get("/readyz").json() == {"status": "ready", "database": "ok", "broker": "ok"}
+
+
+def test_ready_without_a_broker(settings, dead_redis_url):
+    with serving(settings.model_copy(update={"redis_url": dead_redis_url})) as service:
+        response = httpx2.get(f"{service.url}/readyz")
+    assert (response.status_code, response.json()["broker"]) == (200, "unreachable")
+
+
+def test_not_ready_before_migration(settings, tmp_path):
+    empty = settings.model_copy(update={"database_url": f"sqlite:///{tmp_path}/empty.sqlite3"})
+    with serving(empty) as service:
+        response = httpx2.get(f"{service.url}/readyz")
+    assert (response.status_code, response.json()["database"]) == (503, "not migrated")
+
+
+def test_methods(http):
+    listed = http.get("/v1/methods").json()["data"]
+    assert [method["name"] for method in listed] == ["idc", "dream"]
+    method = http.get("/v1/methods/dream").json()
+    assert listed[1].items() <= method.items()
+    assert method["params_schema"]["properties"]["factor"]["maximum"] == 8
+    assert "ipc" not in method["params_schema"]["properties"]
+    assert "required" not in method["params_schema"]
+    assert method["evaluation_schema"]["properties"]["epochs"]["default"] == 1000
+    problem(http.get("/v1/methods/magic"), 404, "NOT_FOUND")
+
+
+def test_datasets(http):
+    datasets = {dataset["name"]: dataset for dataset in http.get("/v1/datasets").json()["data"]}
+    assert (datasets["digits"]["available"], datasets["digits"]["advice"]) == (True, "")
+    assert (datasets["cifar10"]["available"], datasets["cifar10"]["classes"]) == (False, 10)
+    assert datasets["cifar10"]["missing"]
+    assert "cifar-10-batches-py" in datasets["cifar10"]["advice"]
+
+
+def test_unknown_addresses_and_methods(http):
+    problem(http.get("/"), 404, "NOT_FOUND")
+    problem(http.get("/v1/jobs/"), 404, "NOT_FOUND")
+    response = http.delete("/v1/jobs")
+    problem(response, 405, "METHOD_NOT_ALLOWED")
+    assert response.headers["allow"] == "GET, POST"
+    assert http.put("/v1/jobs/job_x/artifacts/y", json={}).headers["allow"] == "GET, HEAD"
+
+
+def test_problems_are_described(http):
+    document = problem(http.get("/nowhere"), 404, "NOT_FOUND")
+    kind = http.get(document["type"]).json()
+    assert (kind["code"], kind["status"]) == ("NOT_FOUND", 404)
+    problem(http.get("/problems/none"), 404, "NOT_FOUND")
+
+
+def test_a_bug_shows_its_request_id_only(settings):
+    app = create_app(settings)
+
+    @app.get("/bug")
+    def bug() -> None:
+        raise ZeroDivisionError("a secret")
+
+    with serving(settings, app) as service:
+        response = httpx2.get(f"{service.url}/bug")
+    problem(response, 500, "INTERNAL")
+    assert "secret" not in response.text
+    assert "Zero" not in response.text
+
+
+def test_request_ids(http):
+    assert re.fullmatch(r"req_[0-9a-f]{32}", http.get("/livez").headers["x-request-id"])
+    assert http.get("/livez", headers={"X-Request-ID": "mine-1"}).headers["x-request-id"] == "mine-1"
+    assert http.get("/livez", headers={"X-Request-ID": "a b<>"}).headers["x-request-id"].startswith("req_")
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "169.254.169.254", "", "127.0.0.1.nip.io"])
+def test_foreign_host_names_are_refused(http, host):
+    document = problem(http.get("/v1/jobs", headers={"Host": host}), 400, "HOST_NOT_ALLOWED")
+    assert "DREAM_ALLOWED_HOSTS" in document["detail"]
+    assert http.get("/livez", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]", "[::1]:8000"])
+def test_loopback_names_are_ours(http, host):
+    assert http.get("/v1/jobs", headers={"Host": host}).status_code == 200
+
+
+def test_configured_host_names(settings):
+    with serving(settings.model_copy(update={"allowed_hosts": ("Distil.example",)})) as service:
+        assert httpx2.get(f"{service.url}/v1/jobs", headers={"Host": "distil.example:80"}).status_code == 200
+
+
+def test_any_host_name_where_that_is_wanted(settings):
+    with serving(settings.model_copy(update={"allowed_hosts": ("*",)})) as service:
+        assert httpx2.get(f"{service.url}/v1/jobs", headers={"Host": "any.example"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_pages_of_other_origins_cannot_write(http, submit, headers):
+    job_id = submit()
+    problem(http.post(f"/v1/jobs/{job_id}/cancel", headers=headers), 403, "FORBIDDEN")
+    assert http.get(f"/v1/jobs/{job_id}").json()["status"] == "queued"
+
+
+def test_own_pages_can_write(http, submit, service):
+    headers = {"Origin": service.url, "Sec-Fetch-Site": "same-origin"}
+    assert http.post(f"/v1/jobs/{submit()}/cancel", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
+def test_bodies_must_be_json(http, media_type):
+    response = http.post("/v1/jobs", content=b"{}", headers={"Content-Type": media_type})
+    problem(response, 415, "UNSUPPORTED_MEDIA")
+
+
+def test_openapi_names_every_operation(settings):
+    description = create_app(settings).openapi()
+    operations = {
+        operation["operationId"]
+        for path in description["paths"].values()
+        for method, operation in path.items()
+        if method in ("get", "post", "head")
+    }
+    assert operations == {
+        "create_job", "list_jobs", "get_job", "cancel_job", "list_job_events", "get_manifest", "download_artifact",
+        "head_artifact", "list_methods", "get_method", "list_datasets", "livez", "readyz", "get_problem_kind",
+    }  # fmt: skip
+    assert "ProblemDocument" in description["components"]["schemas"]
+    assert "HTTPValidationError" not in description["components"]["schemas"]
+
+
+def test_the_process_stays_light():
+    program = "import sys, api.app; print([m for m in ('torch', 'sklearn', 'numpy', 'worker') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_run_as_a_process(tmp_path, redis_url):
+    port = free_port()
+    environment = os.environ | {"DREAM_HOME": str(tmp_path / "new home"), "REDIS_URL": redis_url}
+    command = [sys.executable, "-m", "api", "--port", str(port)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}") as http:
+            wait_until_ready(http)
+            assert http.get("/v1/jobs").json()["data"] == []
+        process.terminate()
+        output, _ = process.communicate(timeout=20)
+    events = [json.loads(line) for line in output.splitlines()]
+    request = next(event for event in events if event["event"] == "http.request")
+    assert (request["path"], request["status"], request["level"]) == ("/v1/jobs", 200, "info")
+    assert request["request_id"].startswith("req_")
+
+
+def wait_until_ready(http: httpx2.Client) -> None:
+    for _ in range(200):
+        try:
+            assert http.get("/readyz").status_code == 200
+        except httpx2.ConnectError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError("does not become ready")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "myhost"])
+def test_other_machines_are_not_let_in_by_accident(host, capsys):
+    with pytest.raises(SystemExit) as refusal:
+        main(["--host", host])
+    assert refusal.value.code == 2
+    assert "--insecure-no-auth" in capsys.readouterr().err
+
+
+def test_loopback_addresses():
+    assert all(is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost"))
+
+
+def test_settings_read_host_names(monkeypatch):
+    monkeypatch.setenv("DREAM_ALLOWED_HOSTS", "a.example, b.example,")
+    assert Settings().allowed_hosts == ("a.example", "b.example")

@@ -1,0 +1,75 @@
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import OperationalError
+
+from jobs.database import is_migrated, make_engine, make_sessions, migrate
+from jobs.tables import Base
+
+
+def test_migrations_make_the_tables_that_the_code_knows(database_url):
+    engine = make_engine(database_url)
+    with engine.connect() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), Base.metadata)
+    assert differences == []
+    assert is_migrated(engine)
+    engine.dispose()
+
+
+def test_down_and_up_again(database_url):
+    engine = make_engine(database_url)
+    migrate(database_url, "base")
+    assert not is_migrated(engine)
+    assert inspect(engine).get_table_names() == ["alembic_version"]
+    migrate(database_url)
+    assert is_migrated(engine)
+    engine.dispose()
+
+
+def test_migrating_twice_changes_nothing(database_url):
+    migrate(database_url)
+
+
+def test_several_processes_migrate_at_once(racers, tmp_path):
+    url = f"sqlite:///{tmp_path}/new/db.sqlite3"
+    for migrating in [racers.submit(migrate, url) for _ in range(3)]:
+        migrating.result()
+    engine = make_engine(url)
+    assert is_migrated(engine)
+    engine.dispose()
+
+
+def test_sqlite_is_set_up_for_several_processes(sqlite_url):
+    engine = make_engine(sqlite_url)
+    with engine.connect() as connection:
+        pragmas = {name: connection.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "foreign_keys")}
+        assert connection.scalar(text("PRAGMA busy_timeout")) == 10_000
+    assert pragmas == {"journal_mode": "wal", "foreign_keys": 1}
+    engine.dispose()
+
+
+def test_readers_do_not_wait_for_a_writer(sqlite_url):
+    engine = make_engine(sqlite_url)
+    with make_sessions(engine).begin() as writer, make_sessions(engine, read_only=True).begin() as reader:
+        assert writer.scalar(text("SELECT count(*) FROM jobs")) == 0
+        assert reader.scalar(text("SELECT count(*) FROM jobs")) == 0
+    engine.dispose()
+
+
+def test_readers_cannot_write_on_postgresql(postgres_url):
+    engine = make_engine(postgres_url)
+    with pytest.raises(Exception, match="read-only"), make_sessions(engine, read_only=True).begin() as reader:
+        reader.execute(text("DELETE FROM jobs"))
+    engine.dispose()
+
+
+def test_a_database_in_memory_is_refused():
+    with pytest.raises(ValueError, match="must be a file"):
+        make_engine("sqlite://")
+
+
+def test_a_database_that_is_away():
+    engine = make_engine("postgres://127.0.0.1:1/none")
+    with pytest.raises(OperationalError):
+        is_migrated(engine)

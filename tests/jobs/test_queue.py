@@ -1,0 +1,78 @@
+import signal
+import time
+
+import pytest
+import redis
+
+from jobs import queue
+from jobs.queue import QUEUE, Bell, make_worker_app
+from jobs.settings import get_settings
+from tests.fixtures.broker import free_port, start_redis
+
+
+def test_ringing_leaves_a_message(redis_url):
+    bell = Bell(redis_url)
+    assert bell.waiting() == 0
+    assert bell.ring("job_1")
+    assert bell.ring("job_2")
+    assert bell.waiting() == 2
+    with redis.Redis.from_url(redis_url) as client:
+        assert b"dream.run_job" in client.lindex(QUEUE, 0)
+
+
+def test_a_broker_that_is_away_is_an_answer(dead_redis_url):
+    bell = Bell(dead_redis_url)
+    started = time.monotonic()
+    assert bell.ring("job_1") is False
+    assert bell.waiting() is None
+    assert time.monotonic() - started < 1.5
+
+
+def test_a_broker_that_does_not_answer_is_not_waited_for(tmp_path):
+    port = free_port()
+    process = start_redis(port, tmp_path)
+    bell = Bell(f"redis://127.0.0.1:{port}/0")
+    assert bell.ring("job_1")
+    process.send_signal(signal.SIGSTOP)
+    started = time.monotonic()
+    assert bell.ring("job_2") is False
+    assert time.monotonic() - started < 2
+    process.send_signal(signal.SIGCONT)
+    assert bell.ring("job_3")
+    process.kill()
+    process.wait()
+
+
+def test_a_broker_that_refuses_is_an_answer(redis_url):
+    with redis.Redis.from_url(redis_url) as client:
+        client.config_set("requirepass", "secret")
+        try:
+            assert Bell(redis_url).ring("job_1") is False
+            assert Bell(redis_url).waiting() is None
+            assert Bell(redis_url.replace("redis://", "redis://:secret@")).ring("job_1")
+        finally:
+            client.config_set("requirepass", "")
+
+
+def test_the_bell_of_this_process(monkeypatch, redis_url):
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    get_settings.cache_clear()
+    queue._bell.cache_clear()
+    assert queue.ring("job_1")
+    get_settings.cache_clear()
+    queue._bell.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("task_acks_late", False),
+        ("worker_disable_prefetch", True),
+        ("task_ignore_result", True),
+        ("accept_content", ["json"]),
+    ],
+)
+def test_workers_take_one_message_and_forget_it(redis_url, name, value):
+    app = make_worker_app(redis_url)
+    assert app.conf[name] == value
+    assert app.conf.broker_transport_options["visibility_timeout"] == 86_400

@@ -1,0 +1,139 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from client import Client
+from jobs.embedded import ServeError, locked
+from jobs.serve import Options, serve
+from tests.fixtures.serving import DREAM, JUDGED, LONG, environment, runner_of, serving, until_gone
+
+
+def refused(*options, **env):
+    """What the command says where it should not get so far as to serve."""
+    command = [*DREAM, "serve", *map(str, options)]
+    result = subprocess.run(command, env=environment(env), capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+def never(facts):
+    raise AssertionError(f"it serves: {facts}")
+
+
+def test_it_starts_from_anywhere_and_stops_leaving_nothing(tmp_path):
+    """From a path with a space, longer than a socket's may be, where folders are called like our packages."""
+    here = tmp_path / "where the user is"
+    for package in ("api", "worker", "jobs", "dream_core"):
+        (here / package).mkdir(parents=True)
+        (here / package / "__init__.py").write_text("raise RuntimeError('not this one')")
+    home = tmp_path / ("a long name " * 10).strip() / "home"
+    for leftover in (home / "scratch" / "job" / "1", home / "staging" / "half of a result"):
+        leftover.mkdir(parents=True)
+    before = set(Path("/tmp").glob("dream-*"))
+
+    with serving(home, "--workers", "2", env={"DATABASE_URL": "sqlite:///mine.sqlite3"}, cwd=here) as service:
+        tree = service.tree()
+        sockets = set(Path("/tmp").glob("dream-*")) - before
+        assert httpx2.get(f"{service.url}/readyz", trust_env=False).json()["broker"] == "ok"
+        assert sum("celery" in process.cmdline() for process in tree) == 2
+        assert len(tree) == 5  # itself, the API, two workers, the broker
+
+        second = refused("--home", home, "--port", 0)
+        assert f"another `dream serve` is using {home} (process {service.process.pid})" in second
+
+        assert service.stop() == 0
+
+    assert until_gone(tree) == []
+    assert sockets
+    assert not any(path.exists() for path in sockets)
+    assert not (home / "scratch").exists()
+    assert not (home / "staging").exists()
+    assert (here / "mine.sqlite3").exists()  # a relative address means the same to all parts
+
+
+def test_a_stop_hands_the_job_back_and_a_kill_leaves_nothing_running(tmp_path):
+    with serving(tmp_path) as service, Client(service.url) as client:
+        job = client.jobs.create("digits", "dream", 1, params=LONG, evaluation=JUDGED)
+        while not client.jobs.get(job.id).progress:
+            time.sleep(0.1)
+        tree = service.tree()
+        assert service.stop() == 0
+    assert until_gone(tree) == []
+    assert list((tmp_path / "checkpoints" / job.id).iterdir())
+
+    with serving(tmp_path, "--host", "0.0.0.0", "--insecure-no-auth") as again, Client(again.url) as client:
+        runner = runner_of(again)
+        resumed = client.jobs.get(job.id)
+        assert (resumed.attempt, resumed.raw["retries_left"]) == (2, 2)
+        tree = again.tree()
+        assert runner in tree
+
+        left_behind = json.loads((tmp_path / "serve.lock").read_text())["directory"]
+        assert Path(left_behind).exists()
+        os.kill(again.process.pid, signal.SIGKILL)
+
+        assert until_gone(tree) == []
+    with locked(tmp_path):  # as the next start does
+        assert not Path(left_behind).exists()
+
+
+def test_a_part_that_dies_ends_the_whole_and_is_named(tmp_path):
+    with serving(tmp_path) as service:
+        tree = service.tree()
+        next(process for process in tree if "celery" in process.cmdline()).kill()
+
+        assert service.process.wait(30) == 1
+
+    assert until_gone(tree) == []
+    assert "the worker stopped (SIGKILL)" in (tmp_path / "serve.err").read_text()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.org", ""])
+def test_other_machines_are_not_let_in_unasked(tmp_path, host):
+    with pytest.raises(ServeError, match="can be reached from other machines") as error:
+        serve(Options(host=host, home=tmp_path), never)
+
+    assert "--insecure-no-auth" in error.value.advice
+
+
+def test_a_port_that_is_taken(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ServeError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"):
+            serve(Options(port=port, home=tmp_path), never)
+
+
+def test_a_home_that_cannot_be(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(ServeError, match="cannot use"):
+        serve(Options(home=tmp_path / "file" / "home"), never)
+
+
+def test_a_wrong_setting_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("DREAM_LEASE_S", "soon")
+
+    with pytest.raises(ServeError, match="DREAM_LEASE_S"):
+        serve(Options(home=tmp_path), never)
+
+
+def test_a_database_that_is_not_there(tmp_path):
+    said = refused("--home", tmp_path, "--port", 0, DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
+
+    assert "error: cannot use the database" in said
+    assert "DATABASE_URL" in said
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "nonsense://here"])
+def test_a_broker_that_is_not_there(tmp_path, url):
+    said = refused("--home", tmp_path, "--port", 0, REDIS_URL=url)
+
+    assert "error: no broker answers at REDIS_URL" in said
