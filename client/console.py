@@ -1,0 +1,92 @@
+"""Where a command's words go: results to stdout, everything else to stderr."""
+
+import json
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from client.errors import ApiError, ClientError, ServiceUnreachable
+from client.resources import Job
+from client.sdk import Client
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.", show_default=False)]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", envvar="DREAM_URL", help="The service's address.", show_default="http://127.0.0.1:8000"),
+]
+JobArgument = Annotated[
+    str, typer.Argument(metavar="JOB", help="A job's id, or its last characters as `dream ls` shows them.")
+]
+
+EXIT_FAILED, EXIT_CANCELLED, EXIT_UNREACHABLE, EXIT_DETACHED = 1, 2, 3, 130
+OUTCOMES = {"succeeded": 0, "failed": EXIT_FAILED, "cancelled": EXIT_CANCELLED}
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on one line, at once: a reader may be following."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def say(message: str, style: str | None = None) -> None:
+    """A line for people on stdout, wrapped by nobody so that it can be copied. `message` is plain text."""
+    out.print(message, style=style, markup=False, soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """A line for people on stderr."""
+    err.print(message, markup=False, soft_wrap=True, style="dim")
+
+
+def report(error: ClientError, as_json: bool) -> int:
+    """Say what went wrong and what to do, on stderr. Returns the exit code."""
+    if as_json:
+        sys.stderr.write(json.dumps({"error": error.as_json()}, ensure_ascii=False) + "\n")
+    else:
+        err.print("error: ", style="bold red", end="")
+        err.print(_sentence(error), markup=False, soft_wrap=True)
+        for problem in getattr(error, "errors", ()):
+            err.print(f"  {_field(problem.pointer)}: {problem.message}", markup=False, soft_wrap=True)
+        if error.advice:
+            err.print(f"  → {error.advice}", markup=False, soft_wrap=True)
+        if isinstance(error, ApiError) and error.status >= 500 and error.request_id:
+            err.print(f"  request {error.request_id}", markup=False, soft_wrap=True, style="dim")
+    return EXIT_UNREACHABLE if isinstance(error, ServiceUnreachable) else EXIT_FAILED
+
+
+def _sentence(error: ClientError) -> str:
+    """The message, unless the fields' own messages below say it better."""
+    message = str(error)
+    return (
+        "the job cannot be accepted"
+        if isinstance(error, ApiError) and error.errors and error.status == 422
+        else message
+    )
+
+
+def _field(pointer: str) -> str:
+    """`#/spec/params/factor` as the user wrote it: `params.factor`."""
+    return pointer.removeprefix("#/").removeprefix("spec/").replace("/", ".")
+
+
+def find_job(client: Client, text: str) -> Job:
+    """The job with this id, or the one of the latest whose id ends so."""
+    if text.startswith("job_"):
+        return client.jobs.get(text)
+    matches = [job for job in client.jobs.list(limit=100) if job.id.endswith(text)]
+    if len(matches) == 1:
+        return client.jobs.get(matches[0].id)
+    if matches:
+        raise ClientError(f"{len(matches)} jobs end with {text!r}", advice="give more characters, or the whole id")
+    raise ClientError(f"none of the latest 100 jobs ends with {text!r}", advice="`dream ls` shows them")
+
+
+def fancy() -> bool:
+    """Whether stdout is a terminal that can redraw."""
+    return out.is_terminal and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,82 @@
+"""The distilling phase: resumes where it can, checkpoints on time and when it is asked to stop."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from dream_core.datasets import Dataset
+from dream_core.distillation import Distillation
+from dream_core.recipes import Recipe
+from dream_core.synthetic import SyntheticSet
+from worker.checkpoint import CheckpointStore
+from worker.reporting import Eta, Interrupted, Reporter
+
+CURVE_POINTS = 2000
+
+
+class Distilling:
+    """A distillation with its checkpoints. Taken up where the newest checkpoint of this recipe and data left it."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        device: torch.device,
+        checkpoints: CheckpointStore,
+        interval_s: float,
+        report: Reporter,
+        stopping: Callable[[], bool],
+    ):
+        self.checkpoints, self.interval_s = checkpoints, interval_s
+        self.report, self.stopping = report, stopping
+        self.distillation = Distillation(recipe, dataset, device)
+        self.losses: list[float] = []
+        self.seconds = 0.0
+        self._saved_step, self._saved_at = -1, time.monotonic()
+        if saved := checkpoints.latest():
+            self.losses, self.seconds = saved.tensors.pop("losses").tolist(), saved.seconds
+            self.distillation.load_state_dict(saved.tensors)
+            self._saved_step = saved.step
+            report.event("log", message=f"resumed at step {saved.step} of {recipe.steps}")
+
+    def finish(self) -> SyntheticSet:
+        """Do the steps that remain, and keep the end as a checkpoint. Raises Interrupted once that is saved."""
+        eta = Eta(self.distillation.step_number, self.distillation.recipe.steps)
+        started = time.monotonic() - self.seconds
+        for progress in self.distillation:
+            self.losses.append(progress.loss)
+            self.seconds = time.monotonic() - started
+            pace = round(sum(progress.seconds.values()), 4)
+            remaining = eta.at(progress.step)
+            self.report.metric(progress.step, progress.steps, loss=progress.loss, step_seconds=pace, eta_s=remaining)
+            if self.stopping():
+                self.save()
+                raise Interrupted
+            if time.monotonic() - self._saved_at >= self.interval_s:
+                self.save()
+        self.save()
+        return self.distillation.synthetic
+
+    def save(self) -> None:
+        """Write a checkpoint, unless this step has one. A full disk costs the checkpoint, not the run."""
+        step, start = self.distillation.step_number, time.monotonic()
+        if step == self._saved_step:
+            return
+        tensors = self.distillation.state_dict() | {"losses": torch.tensor(self.losses, dtype=torch.float64)}
+        try:
+            size = self.checkpoints.save(step, self.seconds, tensors)
+        except OSError as error:
+            told = (
+                f"step {step} could not be saved: {error.strerror}. The run goes on; the last checkpoint is as it was"
+            )
+            self.report.event("warning", code="CHECKPOINT_FAILED", message=told)
+        else:
+            self._saved_step = step
+            self.report.event("checkpoint", step=step, bytes=size, seconds=round(time.monotonic() - start, 3))
+        self._saved_at = time.monotonic()
+
+    def curve(self) -> list[tuple[int, float]]:
+        """The matching loss by step, thinned to at most CURVE_POINTS and the last."""
+        every, last = -(-len(self.losses) // CURVE_POINTS), len(self.losses)
+        return [(step, loss) for step, loss in enumerate(self.losses, start=1) if step % every == 0 or step == last]

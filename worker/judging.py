@@ -1,0 +1,110 @@
+"""The evaluating phase: every network's score is kept as it comes, so that none is measured twice."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dream_core import evaluation as judge
+from dream_core.datasets import Dataset
+from dream_core.recipes import PUBLISHED_EPOCHS, Recipe
+from dream_core.synthetic import SyntheticSet
+from worker.reporting import Eta, Interrupted, Reporter
+
+Images = Callable[[int], tuple[Tensor, Tensor]]
+"""The images and labels that the network of a run is trained on."""
+
+
+class Judging:
+    """Judges a synthetic set and what it is held against, by one protocol."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        device: torch.device,
+        kept: Path,
+        report: Reporter,
+        stopping: Callable[[], bool],
+    ):
+        self.recipe, self.protocol, self.dataset, self.device = recipe, recipe.evaluation, dataset, device
+        self.path, self.report, self.stopping = kept, report, stopping
+        self.kept: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+        self.seconds = float(self.kept.get("seconds", 0.0))
+        self.ceiling_epochs = judge.ceiling_epochs(self.protocol, dataset)
+        epochs = self.protocol.epochs * (1 + self.protocol.baselines) + (self.ceiling_epochs or 0)
+        self.done, self.total = 0, self.protocol.repeats * epochs
+        self.eta: Eta | None = None
+
+    def evaluation(self, synthetic: SyntheticSet) -> dict[str, Any]:
+        """The synthetic set's score, with the protocol that it stands for."""
+        images, labels = synthetic.decoded()
+        score = self._judge("synthetic", lambda _: (images, labels), self.protocol.epochs)
+        return {
+            "protocol_hash": judge.protocol_hash(self.protocol, self.dataset.name, self.recipe.image_size),
+            "protocol": self.protocol.model_dump(),
+            "published_budget": self.protocol.epochs == PUBLISHED_EPOCHS,
+            **asdict(score),
+        }
+
+    def baselines(self) -> dict[str, Any]:
+        """As many random real images per class, and the whole training set, under the same protocol."""
+        return {"random": self._random(), "full": self._full()}
+
+    def _random(self) -> dict[str, Any] | None:
+        if not self.protocol.baselines:
+            return None
+        train, ipc, seed = self.dataset.train, self.recipe.ipc, self.recipe.seed
+        score = self._judge("random", lambda run: judge.random_real(train, ipc, seed, run), self.protocol.epochs)
+        return asdict(score)
+
+    def _full(self) -> dict[str, Any] | None:
+        whole = self.dataset.train
+        if self.ceiling_epochs:
+            score = self._judge("full", lambda _: (whole.images, whole.labels), self.ceiling_epochs)
+            return asdict(score) | {"source": "measured", "epochs": self.ceiling_epochs}
+        published = judge.published_ceiling(self.protocol, self.dataset)
+        return None if published is None else {"mean": published, "std": None, "n": None, "source": "published"}
+
+    def _judge(self, subject: str, images: Images, epochs: int) -> judge.Score:
+        """Train and test `repeats` networks, but those that an earlier attempt has done."""
+        scores = []
+        for run in range(self.protocol.repeats):
+            key = f"{subject}.{run}"
+            if key in self.kept:
+                self.done += epochs
+            else:
+                self.kept[key] = asdict(self._network(subject, run, images(run), epochs))
+                self._keep()
+            score = judge.NetworkScore(**self.kept[key])
+            scores.append(score)
+            about = {"subject": subject, "run": run + 1, "runs": self.protocol.repeats, "epochs": epochs}
+            self.report.event("evaluation", **about, last=score.last, best=score.best)
+        return judge.summarize(scores)
+
+    def _network(self, subject: str, run: int, data: tuple[Tensor, Tensor], epochs: int) -> judge.NetworkScore:
+        start, looks = time.monotonic(), []
+        self.eta = self.eta or Eta(self.done, self.total)
+        for epoch in judge.train_and_test(
+            *data, self.dataset, self.protocol, self.recipe.seed, (subject, run), self.device, epochs
+        ):
+            if self.stopping():
+                raise Interrupted
+            self.done += 1
+            if epoch.accuracy is not None:
+                looks.append(epoch.accuracy)
+            remaining = self.eta.at(self.done)
+            self.report.metric(self.done, self.total, subject=subject, run=run + 1, epoch=epoch.number, eta_s=remaining)
+        self.seconds += time.monotonic() - start
+        return judge.NetworkScore(looks[-1], max(looks))
+
+    def _keep(self) -> None:
+        partial = self.path.with_suffix(".tmp")
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(self.kept | {"seconds": self.seconds}), encoding="utf-8")
+        partial.replace(self.path)

@@ -1,0 +1,110 @@
+"""A job from its recipe to its files: load, distil, evaluate, publish.
+
+Between any two steps it asks whether it should stop; what was done is in a checkpoint by then. A run that is started
+again with the same recipe, data and checkpoint directory goes on from there and ends with the same bytes.
+"""
+
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dream_core.datasets import load_dataset
+from dream_core.distillation import choose_device
+from dream_core.formats import Result, write_result
+from dream_core.recipes import PUBLISHED_EPOCHS, Recipe
+from worker.checkpoint import CheckpointStore, identity
+from worker.distilling import Distilling
+from worker.judging import Judging
+from worker.reporting import Reporter
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the runner is told: `job.json` in its working directory."""
+
+    job_id: str
+    recipe: Recipe
+    data_dir: Path
+    checkpoints: Path
+    output: Path
+    download: bool = False
+    device: str = "auto"
+    checkpoint_interval_s: float = 60
+    attempt: int = 1
+
+    @classmethod
+    def read(cls, path: Path) -> "Job":
+        """The job of a `job.json`."""
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        paths = {name: Path(fields.pop(name)) for name in ("data_dir", "checkpoints", "output")}
+        return cls(recipe=Recipe.model_validate(fields.pop("recipe")), **paths, **fields)
+
+
+def run(job: Job, report: Reporter, stopping: Callable[[], bool]) -> dict[str, Any]:
+    """Do the whole job; return the summary of its result.
+
+    `stopping` is asked after every step; `report` takes the events. Raises Interrupted where it was asked to stop,
+    DreamError for what the user can mend, OSError for the disk.
+    """
+    device = choose_device(job.device)
+    report.event("phase", phase="loading")
+    dataset = load_dataset(job.recipe.dataset, job.data_dir, job.recipe.image_size, job.download)
+    checkpoints = CheckpointStore(job.checkpoints, identity(job.recipe, dataset.fingerprint))
+
+    report.event("phase", phase="distilling")
+    distilling = Distilling(job.recipe, dataset, device, checkpoints, job.checkpoint_interval_s, report, stopping)
+    synthetic = distilling.finish()
+
+    report.event("phase", phase="evaluating")
+    judging = Judging(job.recipe, dataset, device, checkpoints.beside("scores.json"), report, stopping)
+    evaluation, baselines = judging.evaluation(synthetic), judging.baselines()
+
+    report.event("phase", phase="publishing")
+    result = Result(
+        synthetic, job.recipe, dataset, distilling.curve(), evaluation, baselines, provenance(job.job_id, device)
+    )
+    write_result(result, job.output)
+    return summary(evaluation, baselines, {"distil": distilling.seconds, "evaluate": judging.seconds})
+
+
+def provenance(job_id: str, device: torch.device) -> dict[str, Any]:
+    """Where, when and with what a result was made."""
+    on_gpu = device.type == "cuda"
+    return {
+        "job_id": job_id,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "software": {
+            "dream": version("dream-distillation"),
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda if on_gpu else None,
+            "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
+            "python": platform.python_version(),
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def summary(evaluation: dict[str, Any], baselines: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
+    """The few numbers that a job shows."""
+
+    def short(score: dict[str, Any] | None) -> dict[str, Any] | None:
+        return score and {name: value for name, value in score.items() if name not in ("per_run", "best_mean")}
+
+    return {
+        "accuracy": {name: evaluation[name] for name in ("mean", "std", "n", "best_mean")},
+        "baselines": {name: short(score) for name, score in baselines.items()},
+        "protocol_hash": evaluation["protocol_hash"],
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "budget": {
+            "epochs": evaluation["protocol"]["epochs"],
+            "published_epochs": PUBLISHED_EPOCHS,
+            "published": evaluation["published_budget"],
+        },
+    }
