@@ -160,6 +160,8 @@ def results(job: Job) -> Table:
     for name in ("random", "full"):
         if baseline := baselines.get(name):
             source = "" if baseline.get("source") in (None, "measured") else str(baseline["source"])
+            if baseline.get("epochs") not in (None, (summary.get("budget") or {}).get("epochs")):
+                source = f"trained {baseline['epochs']} epochs"
             table.add_row(SUBJECTS[name], accuracy_text(baseline), str(baseline.get("n") or "–"), source)
     budget = summary.get("budget") or {}
     if budget and not budget.get("published"):

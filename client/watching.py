@@ -1,5 +1,7 @@
 """`dream watch`: a job's life as it goes, drawn in place in a terminal, one line per event elsewhere."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +16,8 @@ from client import console
 from client.resources import Event, Job
 from client.sdk import Client
 from client.tables import SUBJECTS, job_page, seconds_text, status_text, title
+
+LINE_INTERVAL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,11 @@ class View:
                 return self
 
 
-def watch(client: Client, job: Job, as_json: bool) -> int:
-    """Follow a job to its end. The exit code says how it ended; Ctrl-C leaves it running."""
+def watch(client: Client, job: Job, as_json: bool, advise: bool = True) -> int:
+    """Follow a job to its end. The exit code says how it ended; Ctrl-C leaves it running.
+
+    `advise` names the command to go on with.
+    """
     try:
         if as_json:
             job = client.jobs.wait(job.id, on_event=lambda event: console.print_json(event.raw))
@@ -55,7 +62,7 @@ def watch(client: Client, job: Job, as_json: bool) -> int:
     except KeyboardInterrupt:
         console.note(f"\nNo longer watching; the job goes on.\nTo stop it: dream cancel {job.id}")
         return console.EXIT_DETACHED
-    if job.status == "succeeded" and not as_json:
+    if job.status == "succeeded" and advise and not as_json:
         console.say(f"Fetch it with: dream download {job.id}")
     return console.OUTCOMES[job.status]
 
@@ -76,11 +83,24 @@ def _draw(client: Client, job: Job) -> Job:
 def _lines(client: Client, job: Job) -> Job:
     console.say(f"{job.id}  {title(job)}")
 
+    show = line_printer()
+    return client.jobs.wait(job.id, on_event=show)
+
+
+def line_printer() -> Callable[[Event], None]:
+    """Prints events a line each, but of steps only one in LINE_INTERVAL_S and the last."""
+    shown_at = -LINE_INTERVAL_S
+
     def show(event: Event) -> None:
+        nonlocal shown_at
+        if event.type == "metric" and event.data.get("step") != event.data.get("total"):
+            if time.monotonic() - shown_at < LINE_INTERVAL_S:
+                return
+            shown_at = time.monotonic()
         if line := event_line(event):
             console.say(line)
 
-    return client.jobs.wait(job.id, on_event=show)
+    return show
 
 
 def screen(job: Job, view: View, spinner: RenderableType) -> RenderableType:
@@ -103,13 +123,18 @@ def screen(job: Job, view: View, spinner: RenderableType) -> RenderableType:
 def bar(metric: dict[str, Any]) -> Table:
     step, total = metric.get("step", 0), metric["total"]
     row = Table.grid(padding=(0, 2), expand=False)
-    words = [f"{step}/{total}"]
+    words = [f"{unit(metric)} {step}/{total}"]
     if metric.get("loss") is not None:
         words.append(f"loss {metric['loss']:.4g}")
     if metric.get("eta_s") is not None:
         words.append(f"{seconds_text(metric['eta_s'])} to go")
     row.add_row("  ", ProgressBar(total=total, completed=step, width=24), *words)
     return row
+
+
+def unit(metric: dict[str, Any]) -> str:
+    """What a metric counts: the steps of the distillation, or the epochs of all networks that judge it."""
+    return "epoch" if "subject" in metric else "step"
 
 
 def scores(latest: dict[str, dict[str, Any]]) -> Table:
@@ -134,7 +159,7 @@ def event_line(event: Event) -> str:
         case "metric":
             loss = f" loss {data['loss']:.4g}" if data.get("loss") is not None else ""
             eta = f" eta {seconds_text(data['eta_s'])}" if data.get("eta_s") is not None else ""
-            return f"step {data.get('step')}/{data.get('total')}{loss}{eta}"
+            return f"{unit(data)} {data.get('step')}/{data.get('total')}{loss}{eta}"
         case "evaluation":
             subject = SUBJECTS.get(str(data.get("subject")), str(data.get("subject")))
             best = f", best {data['best']:.1f}" if data.get("best") is not None else ""

@@ -33,18 +33,24 @@ class Distillation:
         recipe: what to do; see `make_recipe`.
         dataset: real images, see `load_dataset`.
         device: a torch device name or `auto`.
+        state: continue from the `state_dict()` of a Distillation of the same recipe and dataset.
         synchronize: wait for a GPU when timing the parts of a step (for benchmarks; slows the run).
 
     Raises InvalidRecipe where the dataset as loaded is too small for the recipe.
     """
 
     def __init__(
-        self, recipe: Recipe, dataset: Dataset, device: str | torch.device = "auto", synchronize: bool = False
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        device: str | torch.device = "auto",
+        state: dict[str, Tensor] | None = None,
+        synchronize: bool = False,
     ):
         check_fits(recipe, min(dataset.train.counts))
         self.recipe = recipe
         self.device = device if isinstance(device, torch.device) else choose_device(device)
-        self._loop = MatchingLoop(recipe, dataset, self.device, synchronize)
+        self._loop = MatchingLoop(recipe, dataset, self.device, state, synchronize)
 
     @property
     def synthetic(self) -> SyntheticSet:

@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     dispatch_s: Seconds = 10
     """How often queued jobs are rung for again and expired leases are looked for."""
     checkpoint_interval_s: Seconds = 60
-    stall_s: Seconds = 900
+    stall_s: Seconds = 3600
     """A runner that reports nothing for this long hangs."""
 
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()

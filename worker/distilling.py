@@ -30,14 +30,12 @@ class Distilling:
     ):
         self.checkpoints, self.interval_s = checkpoints, interval_s
         self.report, self.stopping = report, stopping
-        self.distillation = Distillation(recipe, dataset, device)
-        self.losses: list[float] = []
-        self.seconds = 0.0
-        self._saved_step, self._saved_at = -1, time.monotonic()
-        if saved := checkpoints.latest():
-            self.losses, self.seconds = saved.tensors.pop("losses").tolist(), saved.seconds
-            self.distillation.load_state_dict(saved.tensors)
-            self._saved_step = saved.step
+        saved = checkpoints.latest()
+        self.losses: list[float] = saved.tensors.pop("losses").tolist() if saved else []
+        self.seconds = saved.seconds if saved else 0.0
+        self.distillation = Distillation(recipe, dataset, device, state=saved and saved.tensors)
+        self._saved_step, self._saved_at = saved.step if saved else -1, time.monotonic()
+        if saved:
             report.event("log", message=f"resumed at step {saved.step} of {recipe.steps}")
 
     def finish(self) -> SyntheticSet:

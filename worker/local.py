@@ -14,7 +14,7 @@ from typing import Any
 from client import console
 from client.errors import ClientError
 from client.resources import Event, Job
-from client.watching import View, event_line, screen
+from client.watching import View, line_printer, screen
 from dream_core.errors import DreamError, InvalidRecipe
 from dream_core.recipes import Recipe, make_recipe
 from jobs.processes import Process, signal_group, spawn
@@ -116,9 +116,9 @@ def follow(job: Run, child: Process, as_json: bool) -> None:
     elif console.fancy():
         _draw(job.recipe, events)
     else:
+        show = line_printer()
         for event in events:
-            if line := event_line(event):
-                console.say(line)
+            show(event)
 
 
 def _draw(recipe: Recipe, events: Iterator[Event]) -> None:

@@ -46,7 +46,14 @@ class Progress:
 class MatchingLoop:
     """The loop above, one inner iteration at a time."""
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, device: torch.device, synchronize: bool = False):
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        device: torch.device,
+        state: dict[str, Tensor] | None = None,
+        synchronize: bool = False,
+    ):
         self.recipe, self.dataset, self.device = recipe, dataset, device
         self.classes, self.channels = len(dataset.class_names), dataset.train.images.shape[1]
         self.normalize = Normalize(dataset.mean, dataset.std)
@@ -62,9 +69,15 @@ class MatchingLoop:
         self.batches = Shuffle(len(dataset.train), recipe.batch_real, recipe.seed, "train", drop_last=False)
         self.batches_taken = 0
         self.new_network()
-        images = initial_images(recipe, dataset.train, representatives, self.network).to(device)
+        images = (
+            initial_images(recipe, dataset.train, representatives, self.network).to(device)
+            if state is None
+            else torch.empty_like(state["images"], device=device)
+        )
         self.synthetic = SyntheticSet(images, self.classes, recipe.ipc, recipe.factor, recipe.formation)
         self.image_sgd = ClassSGD(self.synthetic, recipe.lr_img, recipe.momentum_img)
+        if state is not None:
+            self.load_state_dict(state)
 
     # ------------------------------------------------------------ the algorithm
 

@@ -1,0 +1,43 @@
+# The project's verbs. Everything is installed into .venv; nothing else is touched, but for `make test`, which asks
+# apt for the servers that the tests want, where apt is and may be asked.
+
+PYTHON ?= python3
+DATASET ?= digits
+BIN = .venv/bin
+INSTALLED = .venv/.installed
+
+.PHONY: demo test serve lint bench install servers clean
+
+demo: install
+	$(BIN)/python -m client.demo --dataset $(DATASET)
+
+test: install servers lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+serve: install
+	$(BIN)/dream serve
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-cache
+
+# Seconds per inner iteration by part; long measurements are the scripts' own (see benchmarks/README.md).
+bench: install
+	$(BIN)/python benchmarks/first_steps.py --dataset $(DATASET) --method idc --ipc 1 --steps 20 --no-evaluation
+	$(BIN)/python benchmarks/first_steps.py --dataset $(DATASET) --method dream --ipc 1 --steps 20 --no-evaluation
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(INSTALLED)
+
+# Without these the tests that need them are skipped, and say so.
+servers:
+	@sh tests/servers.sh
+
+clean:
+	rm -rf .venv demo-output .pytest_cache .ruff_cache .hypothesis
