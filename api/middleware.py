@@ -3,7 +3,6 @@
 import re
 import time
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 import structlog
 import uuid_utils
@@ -106,7 +105,7 @@ class Guard:
         if scope["method"] in _SAFE_METHODS:
             return None
         origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
-        if site not in ("none", "same-origin") or (origin is not None and urlsplit(origin).netloc != host):
+        if site not in ("none", "same-origin") or (origin is not None and origin.partition("://")[2] != host):
             return Problem("FORBIDDEN", KINDS["FORBIDDEN"].meaning)
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > MAX_BODY_BYTES:

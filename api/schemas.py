@@ -70,7 +70,7 @@ class EventQuery(_Input):
 
 
 class Progress(_Output):
-    """Of the distillation, in steps."""
+    """Of the phase: in steps of the distillation, or in epochs of all networks that judge its result."""
 
     step: int
     total: int

@@ -10,6 +10,7 @@ accuracy by the published protocol, or with --epochs by a shorter one, which is 
 import argparse
 import json
 import logging
+import os
 import platform
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 from dream_core.datasets import load_dataset
 from dream_core.distillation import Distillation
 from dream_core.evaluation import NetworkScore, summarize, train_and_test
-from dream_core.host import keep_freed_memory, peak_memory
+from dream_core.host import keep_freed_memory, peak_memory, use_threads_for
 from dream_core.recipes import make_recipe
 
 log = logging.getLogger("first_steps")
@@ -33,6 +34,7 @@ def main() -> None:
     params = {"outer_iterations": 1, "inner_iterations": max(1, options.steps), "factor": options.factor}
     evaluation = {"epochs": options.epochs} if options.epochs else {}
     recipe = make_recipe(options.method, options.dataset, options.ipc, options.seed, params, evaluation)
+    use_threads_for(recipe.image_size)
     dataset = load_dataset(options.dataset, options.data_dir)
 
     start = time.perf_counter()
@@ -53,6 +55,8 @@ def main() -> None:
         names = sorted({name for part in parts for name in part})
         result["seconds_per_step"] = {name: sum(part.get(name, 0) for part in parts) / len(parts) for name in names}
     result["peak_bytes"] = peak_memory()
+    if options.evaluation_threads:
+        torch.set_num_threads(options.evaluation_threads)
     if not options.no_evaluation:
         result |= accuracy(distillation, dataset, recipe, options.repeats)
     report(result)
@@ -102,12 +106,13 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", default="dream")
     parser.add_argument("--dataset", default="cifar10")
-    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--data-dir", type=Path, default=Path(os.environ.get("DREAM_DATA_DIR", "data")))
     parser.add_argument("--ipc", type=int, default=10)
     parser.add_argument("--factor", type=int, default=2)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--epochs", type=int, help="other than the published 1000")
     parser.add_argument("--repeats", type=int, default=1, help="evaluation networks")
+    parser.add_argument("--evaluation-threads", type=int, help="threads after the timed steps, if not as many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--no-evaluation", action="store_true")

@@ -62,12 +62,10 @@ def report(error: ClientError, as_json: bool) -> int:
 
 def _sentence(error: ClientError) -> str:
     """The message, unless the fields' own messages below say it better."""
-    message = str(error)
-    return (
-        "the job cannot be accepted"
-        if isinstance(error, ApiError) and error.errors and error.status == 422
-        else message
-    )
+    if not isinstance(error, ApiError) or not error.errors or error.status != 422:
+        return str(error)
+    of_query = all(problem.pointer.startswith("?") for problem in error.errors)
+    return "the request cannot be accepted" if of_query else "the job cannot be accepted"
 
 
 def _field(pointer: str) -> str:

@@ -34,6 +34,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="digits")
     dataset: str = parser.parse_args().dataset
+    for number in (signal.SIGTERM, signal.SIGHUP):  # by default these would leave the service running
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         with service() as url, Client(url) as client:
             return demonstrate(client, dataset)

@@ -166,7 +166,8 @@ def results(job: Job) -> Table:
     budget = summary.get("budget") or {}
     if budget and not budget.get("published"):
         table.caption = (
-            f"trained {budget.get('epochs')} epochs; the published protocol trains {budget.get('published_epochs')}"
+            f"with {budget['steps']:,} of the recipe's {budget['recipe_steps']:,} steps, "
+            f"{budget['epochs']:,} of its {budget['recipe_epochs']:,} epochs"
         )
         table.caption_justify = "left"
     return table

@@ -1,4 +1,4 @@
-"""Names and facts: which datasets, networks and methods there are, and their limits. Imports no torch.
+"""Names and facts: which datasets and methods there are, and their limits. Imports no torch.
 
 Sizes and constants are those of the IDC and DREAM code, whose protocol is the default here; where the
 field disagrees about a constant (CIFAR-100 is normalised with CIFAR-10's numbers there), docs/decisions
@@ -87,8 +87,6 @@ METHODS: dict[str, MethodFacts] = {
         ),
     )
 }
-
-NETWORKS: dict[str, str] = {"convnet": "ConvNet-D: D blocks of 3x3 convolution, normalisation, activation and pooling"}
 
 
 def dataset_names() -> str:

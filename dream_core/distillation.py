@@ -12,16 +12,28 @@ import torch
 from torch import Tensor
 
 from dream_core.datasets import Dataset
+from dream_core.errors import DreamError
 from dream_core.methods.matching import MatchingLoop, Progress
 from dream_core.recipes import Recipe, check_fits
 from dream_core.synthetic import SyntheticSet
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """The device of that name; `auto` is the first CUDA device where there is one, else the CPU."""
+    """The device of that name; `auto` is the first CUDA device where there is one, else the CPU.
+
+    Raises DreamError for a device that is not here.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise DreamError(f"there is no device {device!r}; use auto, cpu, cuda or cuda:N") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise DreamError(
+            f"{device} is not here: PyTorch sees {torch.cuda.device_count()} CUDA devices; use auto or cpu"
+        )
+    return chosen
 
 
 class Distillation:

@@ -62,7 +62,7 @@ def migrate(url: str, revision: str = "head") -> None:
 
 def is_migrated(engine: Engine) -> bool:
     """Whether the schema is the one that this code was written for. Raises SQLAlchemyError if it cannot be asked."""
-    with engine.connect() as connection:
+    with engine.execution_options(read_only=True).connect() as connection:
         present = MigrationContext.configure(connection).get_current_heads()
     return set(present) == set(ScriptDirectory(str(MIGRATIONS)).get_heads())
 
@@ -74,7 +74,7 @@ def _with_driver(url: URL) -> URL:
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
     connection.isolation_level = None  # the driver must not begin transactions by itself: `_begin_sqlite` does
-    for pragma in ("journal_mode=WAL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT_MS}"):
+    for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

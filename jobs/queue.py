@@ -3,14 +3,11 @@
 So a message may be lost, repeated or late without harm, and the broker may be down: the dispatcher rings again.
 """
 
-from functools import cache
 from typing import Any
 
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
-
-from jobs.settings import get_settings
 
 log = structlog.get_logger()
 
@@ -91,13 +88,3 @@ class Bell:
         except self._away as error:
             log.warning("queue.unreachable", error=str(error))
             return None
-
-
-@cache
-def _bell() -> Bell:
-    return Bell(get_settings().redis_url)
-
-
-def ring(job_id: str) -> bool:
-    """`Bell.ring` on the broker of this process's settings."""
-    return _bell().ring(job_id)

@@ -2,9 +2,9 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
@@ -65,6 +65,15 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, hosts: Any) -> Any:
         return tuple(name.strip() for name in hosts.split(",") if name.strip()) if isinstance(hosts, str) else hosts
+
+    @model_validator(mode="after")
+    def _leases_outlast_heartbeats(self) -> Self:
+        if self.lease_s < 2 * self.heartbeat_s:
+            raise ValueError(
+                f"DREAM_LEASE_S ({self.lease_s:g}) must be at least twice DREAM_HEARTBEAT_S ({self.heartbeat_s:g}): "
+                "a lease that ends between two renewals is lost"
+            )
+        return self
 
     @property
     def scratch(self) -> Path:

@@ -14,7 +14,11 @@ MONTH_S = 30 * 24 * 3600
 
 
 def _plain_json(values: dict[str, Any]) -> dict[str, Any]:
-    json.dumps(values, allow_nan=False)  # NaN and Infinity are no JSON: PostgreSQL and other clients refuse them
+    """Refuses what PostgreSQL and other clients could not read back: NaN and Infinity, half of a surrogate pair."""
+    try:
+        json.dumps(values, allow_nan=False, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
     return values
 
 

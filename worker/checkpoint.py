@@ -37,14 +37,14 @@ def identity(recipe: Recipe, fingerprint: str) -> str:
 
 
 class CheckpointStore:
-    """The checkpoints of one job: a directory for each, the latest two kept."""
+    """The checkpoints of one run: a directory each, the latest two kept. Those of other runs may lie beside them."""
 
     def __init__(self, directory: Path, identity: str):
         self.directory, self.identity = directory, identity
 
     def save(self, step: int, seconds: float, tensors: dict[str, Tensor]) -> int:
         """Write a checkpoint; return its bytes. Raises OSError, leaving the earlier ones as they were."""
-        final = self.directory / f"ckpt-{step:08d}"
+        final = self.directory / f"ckpt-{self.identity}-{step:08d}"
         partial = self.directory / f".{final.name}.tmp"
         shutil.rmtree(partial, ignore_errors=True)
         try:
@@ -84,7 +84,7 @@ class CheckpointStore:
         return None
 
     def _found(self) -> list[Path]:
-        return sorted(self.directory.glob("ckpt-*")) if self.directory.exists() else []
+        return sorted(self.directory.glob(f"ckpt-{self.identity}-*")) if self.directory.exists() else []
 
 
 def _flush(path: Path) -> None:

@@ -52,9 +52,11 @@ def evaluate(
     """Measure a downloaded result again, on the real test images here."""
     from client import console
     from client.cli import parse_settings
+    from dream_core.host import keep_freed_memory
     from jobs.settings import get_settings
     from worker import local
 
+    keep_freed_memory()
     params, evaluation = parse_settings(settings or [])
     measured = local.evaluate(result, data_dir or get_settings().data_dir, params | evaluation, device)
     if as_json:

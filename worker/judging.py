@@ -34,7 +34,7 @@ class Judging:
     ):
         self.recipe, self.protocol, self.dataset, self.device = recipe, recipe.evaluation, dataset, device
         self.path, self.report, self.stopping = kept, report, stopping
-        self.kept: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+        self.kept = _read(kept)
         self.seconds = float(self.kept.get("seconds", 0.0))
         self.ceiling_epochs = judge.ceiling_epochs(self.protocol, dataset)
         epochs = self.protocol.epochs * (1 + self.protocol.baselines) + (self.ceiling_epochs or 0)
@@ -46,9 +46,9 @@ class Judging:
         images, labels = synthetic.decoded()
         score = self._judge("synthetic", lambda _: (images, labels), self.protocol.epochs)
         return {
-            "protocol_hash": judge.protocol_hash(self.protocol, self.dataset.name, self.recipe.image_size),
+            "protocol_hash": judge.protocol_hash(self.protocol, self.dataset.fingerprint, self.recipe.image_size),
             "protocol": self.protocol.model_dump(),
-            "published_budget": self.protocol.epochs == PUBLISHED_EPOCHS,
+            "published_epochs": PUBLISHED_EPOCHS,
             **asdict(score),
         }
 
@@ -104,7 +104,20 @@ class Judging:
         return judge.NetworkScore(looks[-1], max(looks))
 
     def _keep(self) -> None:
+        """Keep the scores so far for a later attempt. A full disk costs the keeping, not the run."""
         partial = self.path.with_suffix(".tmp")
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(self.kept | {"seconds": self.seconds}), encoding="utf-8")
-        partial.replace(self.path)
+        try:
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(self.kept | {"seconds": self.seconds}), encoding="utf-8")
+            partial.replace(self.path)
+        except OSError as error:
+            told = f"the scores so far could not be saved: {error.strerror}. The run goes on"
+            self.report.event("warning", code="CHECKPOINT_FAILED", message=told)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The scores that an earlier attempt kept; none where they cannot be read, so that they are measured again."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

@@ -1,5 +1,6 @@
 """`dream run` and `dream evaluate`: the worker's own runner and judges, without a service."""
 
+import fcntl
 import json
 import shutil
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,15 +39,29 @@ class Run:
         """Events, checkpoints and staged files."""
         return self.output.parent / f".{self.output.name}.unfinished"
 
-    def prepare(self) -> None:
-        """Make the working directory, keeping the checkpoints of an interrupted run.
-
-        Raises ClientError where the output is in the way.
-        """
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Make the working directory and keep other runs out of it. Raises ClientError where one is in it."""
         if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
             raise ClientError(f"{self.output} exists and is not empty", advice="name another --output, or remove it")
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
+            lock = (self.workdir / "lock").open("w")
+        except OSError as error:
+            raise ClientError(f"cannot write beside {self.output}: {error.strerror}") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ClientError(f"another `dream run` is writing to {self.output}") from None
+            yield
+
+    def prepare(self) -> None:
+        """Clean the working directory, keeping the checkpoints of an interrupted run.
+
+        Raises ClientError where the disk does not let it.
+        """
+        try:
             for name in ("events.jsonl", "error.json", "result.json"):
                 (self.workdir / name).unlink(missing_ok=True)
             shutil.rmtree(self.workdir / "staged", ignore_errors=True)
@@ -85,6 +101,11 @@ def recipe_for(
 
 def run(job: Run, as_json: bool) -> int:
     """Do it, showing how it goes; return the exit code."""
+    with job.alone():
+        return _run(job, as_json)
+
+
+def _run(job: Run, as_json: bool) -> int:
     job.prepare()
     with (job.workdir / "runner.log").open("wb") as output:
         command = [sys.executable, "-m", "worker.runner", str(job.workdir)]
@@ -159,7 +180,7 @@ def _fail(job: Run, code: int) -> None:
             f"the runner ended with code {code}", advice=f"the end of {job.workdir}/runner.log: {words[-500:]}"
         )
     error = json.loads(path.read_text(encoding="utf-8"))
-    if error["class"] == "user_error":  # nothing was begun that could be resumed
+    if error["class"] == "user_error" and not (job.workdir / "checkpoints").exists():  # nothing that could be resumed
         shutil.rmtree(job.workdir, ignore_errors=True)
     raise ClientError(error["message"])
 
@@ -182,35 +203,43 @@ def evaluate(directory: Path, data_dir: Path, overrides: dict[str, Any], device:
 
     Raises ClientError where the directory holds no result, or its dataset is missing or another.
     """
+    recipe_json, manifest, (images, labels) = _read(directory)
     from dream_core import evaluation as judging
     from dream_core.datasets import load_dataset
     from dream_core.distillation import choose_device
-    from dream_core.loader import load
+    from dream_core.host import use_threads_for
 
-    try:
-        recipe_json = json.loads((directory / "recipe.json").read_text(encoding="utf-8"))
-        manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
-        images, labels = load(directory, normalized=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ClientError(
-            f"{directory} holds no downloaded result: {error}", advice="dream download JOB -o DIR"
-        ) from error
     given = {name: recipe_json[name] for name in ("method", "dataset", "ipc", "seed")}
     params = {name: value for name, value in recipe_json.items() if name not in (*given, "evaluation")}
     recipe = recipe_for(**given, params=params, evaluation=recipe_json["evaluation"] | overrides)
     try:
+        place = choose_device(device)
         dataset = load_dataset(recipe.dataset, data_dir, recipe.image_size)
     except DreamError as error:
         raise ClientError(str(error)) from error
     if dataset.fingerprint != manifest["dataset"]["fingerprint"]:
         console.note(f"The images of {recipe.dataset} here are not those that the set was made from.")
+    use_threads_for(recipe.image_size)
     protocol, runs = recipe.evaluation, []
     for run in range(protocol.repeats):
-        epochs = judging.train_and_test(
-            images, labels, dataset, protocol, recipe.seed, ("synthetic", run), choose_device(device)
-        )
+        epochs = judging.train_and_test(images, labels, dataset, protocol, recipe.seed, ("synthetic", run), place)
         looks = [epoch.accuracy for epoch in epochs if epoch.accuracy is not None]
         runs.append(judging.NetworkScore(looks[-1], max(looks)))
-    digest = judging.protocol_hash(protocol, dataset.name, recipe.image_size)
+    digest = judging.protocol_hash(protocol, dataset.fingerprint, recipe.image_size)
     return {"output": str(directory), "accuracy": asdict(judging.summarize(runs)), "protocol_hash": digest,
             "epochs": protocol.epochs}  # fmt: skip
+
+
+def _read(directory: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[Any, Any]]:
+    """The recipe, the manifest, and the images with their labels of a downloaded result."""
+    try:
+        recipe, manifest = (
+            json.loads((directory / name).read_text(encoding="utf-8")) for name in ("recipe.json", "manifest.json")
+        )
+        from dream_core.loader import load  # takes seconds, for which a wrong path need not wait
+
+        return recipe, manifest, load(directory, normalized=False)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:  # the last is PyTorch's, of too few bytes
+        raise ClientError(
+            f"{directory} holds no downloaded result: {error}", advice="dream download JOB -o DIR"
+        ) from error

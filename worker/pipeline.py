@@ -18,11 +18,16 @@ import torch
 from dream_core.datasets import load_dataset
 from dream_core.distillation import choose_device
 from dream_core.formats import Result, write_result
-from dream_core.recipes import PUBLISHED_EPOCHS, Recipe
+from dream_core.recipes import EvaluationRecipe, Recipe, is_published, make_recipe
 from worker.checkpoint import CheckpointStore, identity
 from worker.distilling import Distilling
 from worker.judging import Judging
 from worker.reporting import Reporter
+
+# How often and beside what a set is judged does not change what is judged.
+_HOW_OFTEN = {
+    name: EvaluationRecipe.model_fields[name].default for name in ("repeats", "baselines", "ceiling", "ceiling_epochs")
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class Job:
     device: str = "auto"
     checkpoint_interval_s: float = 60
     attempt: int = 1
+    grace_s: float | None = None
+    """Seconds from SIGTERM to a checkpoint; the process ends by itself after them."""
 
     @classmethod
     def read(cls, path: Path) -> "Job":
@@ -71,7 +78,7 @@ def run(job: Job, report: Reporter, stopping: Callable[[], bool]) -> dict[str, A
         synthetic, job.recipe, dataset, distilling.curve(), evaluation, baselines, provenance(job.job_id, device)
     )
     write_result(result, job.output)
-    return summary(evaluation, baselines, {"distil": distilling.seconds, "evaluate": judging.seconds})
+    return summary(job.recipe, evaluation, baselines, {"distil": distilling.seconds, "evaluate": judging.seconds})
 
 
 def provenance(job_id: str, device: torch.device) -> dict[str, Any]:
@@ -91,7 +98,9 @@ def provenance(job_id: str, device: torch.device) -> dict[str, Any]:
     }
 
 
-def summary(evaluation: dict[str, Any], baselines: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
+def summary(
+    recipe: Recipe, evaluation: dict[str, Any], baselines: dict[str, Any], seconds: dict[str, float]
+) -> dict[str, Any]:
     """The few numbers that a job shows."""
 
     def short(score: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -102,9 +111,18 @@ def summary(evaluation: dict[str, Any], baselines: dict[str, Any], seconds: dict
         "baselines": {name: short(score) for name, score in baselines.items()},
         "protocol_hash": evaluation["protocol_hash"],
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "budget": {
-            "epochs": evaluation["protocol"]["epochs"],
-            "published_epochs": PUBLISHED_EPOCHS,
-            "published": evaluation["published_budget"],
-        },
+        "budget": budget(recipe),
+    }
+
+
+def budget(recipe: Recipe) -> dict[str, Any]:
+    """Steps and epochs, the recipe's own before anything was overridden, and whether the papers ran all of it so."""
+    own = make_recipe(recipe.method, recipe.dataset, recipe.ipc, recipe.seed, {"image_size": recipe.image_size})
+    as_published = {"evaluation": recipe.evaluation.model_copy(update=_HOW_OFTEN)}
+    return {
+        "steps": recipe.steps,
+        "recipe_steps": own.steps,
+        "epochs": recipe.evaluation.epochs,
+        "recipe_epochs": own.evaluation.epochs,
+        "published": is_published(recipe.dataset, recipe.ipc) and recipe.model_copy(update=as_published) == own,
     }

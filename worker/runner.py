@@ -14,6 +14,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,46 +26,79 @@ from worker import pipeline
 from worker.pipeline import Job
 from worker.reporting import Interrupted, Reporter
 
-DONE, USER_ERROR, FAILED, IO_ERROR, STOPPED = os.EX_OK, os.EX_USAGE, os.EX_SOFTWARE, os.EX_IOERR, os.EX_TEMPFAIL
+STOPPED = os.EX_TEMPFAIL
+CPU_ALLOCATOR = "can't allocate memory"  # what PyTorch says in a plain RuntimeError
+NO_MEMORY = "not enough memory; lower batch_real, batch_syn_max, embedding_chunk or width, or use a larger device"
 
 
 def main(workdir: Path) -> int:
     """Run the job in `workdir`; return the exit code."""
-    stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the parent, which decides
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     keep_freed_memory()
     try:
         job = Job.read(workdir / "job.json")
         use_threads_for(job.recipe.image_size)
-        result = pipeline.run(job, Reporter(workdir / "events.jsonl"), stopping.is_set)
+        result = pipeline.run(job, Reporter(workdir / "events.jsonl"), stop_on_sigterm(job.grace_s))
         (workdir / "result.json").write_text(json.dumps(result), encoding="utf-8")
     except Interrupted:
         return STOPPED
-    except Diverged as error:
-        return _fail(workdir, FAILED, "numerical_divergence", error.code, str(error))
-    except DreamError as error:
-        return _fail(workdir, USER_ERROR, "user_error", error.code, str(error))
-    except (MemoryError, torch.OutOfMemoryError):
-        advice = "not enough memory; lower batch_real, batch_syn_max, embedding_chunk or width, or use a larger device"
-        return _fail(workdir, FAILED, "out_of_memory", "OUT_OF_MEMORY", advice)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        message = "the disk is full; free some space and retry" if full else f"input or output failed: {error}"
-        return _fail(workdir, IO_ERROR, "internal", "DISK_FULL" if full else "IO_ERROR", message)
-    return DONE
+    except (DreamError, OSError, MemoryError, RuntimeError) as error:
+        failure = explain(error)
+        if failure is None:
+            raise
+        failure.leave(workdir)
+        return failure.exit_code
+    return os.EX_OK
 
 
-def _fail(workdir: Path, code: int, kind: str, name: str, message: str) -> int:
-    sys.stderr.write(f"{message}\n")
-    try:
-        content = json.dumps({"class": kind, "code": name, "message": message})
-        (workdir / "error.json").write_text(content, encoding="utf-8")
-    except OSError as error:  # the same full disk; the exit code still tells
-        sys.stderr.write(f"could not write error.json: {error}\n")
-    return code
+def stop_on_sigterm(grace_s: float | None) -> Callable[[], bool]:
+    """Whether SIGTERM has come. `grace_s` after it SIGALRM ends the process, should nobody be left to kill it."""
+    stopping = threading.Event()
+
+    def stop(*_: object) -> None:
+        stopping.set()
+        if grace_s:
+            signal.setitimer(signal.ITIMER_REAL, grace_s)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the parent, which decides
+    return stopping.is_set
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run ended, as `error.json` tells it."""
+
+    exit_code: int
+    kind: str
+    code: str
+    message: str
+
+    def leave(self, workdir: Path) -> None:
+        """Write `error.json`, and the message to stderr."""
+        sys.stderr.write(f"{self.message}\n")
+        try:
+            content = json.dumps({"class": self.kind, "code": self.code, "message": self.message})
+            (workdir / "error.json").write_text(content, encoding="utf-8")
+        except OSError as error:  # the same full disk; the exit code still tells
+            sys.stderr.write(f"could not write error.json: {error}\n")
+
+
+def explain(error: DreamError | OSError | MemoryError | RuntimeError) -> Failure | None:
+    """What an error means; None where it is a fault of ours."""
+    match error:
+        case Diverged():
+            return Failure(os.EX_SOFTWARE, "numerical_divergence", error.code, str(error))
+        case DreamError():
+            return Failure(os.EX_USAGE, "user_error", error.code, str(error))
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return Failure(os.EX_IOERR, "internal", "DISK_FULL", "the disk is full; free some space and retry")
+        case OSError():
+            return Failure(os.EX_IOERR, "internal", "IO_ERROR", f"input or output failed: {error}")
+        case _ if isinstance(error, MemoryError | torch.OutOfMemoryError) or CPU_ALLOCATOR in str(error):
+            return Failure(os.EX_SOFTWARE, "out_of_memory", "OUT_OF_MEMORY", NO_MEMORY)
+    return None
 
 
 if __name__ == "__main__":

@@ -81,7 +81,8 @@ class Supervisor:
             log.info("runner.ended", code=ending.code, stop=ending.stop)
             return settlement.settle(ending, workdir, staged, child.log_tail())
         finally:
-            child.kill()  # only still there if this process failed
+            if child.poll() is None:  # this process failed
+                child.kill()
             self._clean(workdir, staged)
 
     def _start(self, job: Job, workdir: Path, staged: Path) -> Child:
@@ -99,6 +100,7 @@ class Supervisor:
             "output": str(staged),
             "checkpoint_interval_s": self._settings.checkpoint_interval_s,
             "attempt": job.attempt,
+            "grace_s": self._settings.grace_s,
         }
         (workdir / "job.json").write_text(json.dumps(order, indent=2), encoding="utf-8")
         return Child(self._command, workdir)

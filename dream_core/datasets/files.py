@@ -99,6 +99,8 @@ class ZipFiles:
 
     def _refuse_dangerous(self, info: zipfile.ZipInfo) -> None:
         name = PurePosixPath(info.filename)
+        if not name.parts:
+            raise DatasetInvalid(f"{self.where}: {info.filename!r} is no name of a file")
         if name.is_absolute() or ".." in name.parts or "\\" in info.orig_filename or ":" in name.parts[0]:
             raise DatasetInvalid(f"{self.where}: the name {info.filename!r} leads out of the archive")
         if stat.S_ISLNK(info.external_attr >> 16):

@@ -38,10 +38,6 @@ class LabeledImages:
         """All images of class `c`, a view."""
         return self.images[self.offsets[c] : self.offsets[c + 1]]
 
-    def to(self, device: torch.device | str) -> "LabeledImages":
-        """The same images on a device."""
-        return LabeledImages(self.images.to(device), self.labels.to(device), self.offsets)
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Dataset:

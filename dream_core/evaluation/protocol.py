@@ -58,10 +58,13 @@ def summarize(runs: list[NetworkScore]) -> Score:
     return Score(mean(last), spread, len(runs), mean(run.best for run in runs), tuple(runs))
 
 
-def protocol_hash(recipe: EvaluationRecipe, dataset: str, size: int) -> str:
-    """Twelve hexadecimal digits that two scores share only if they were measured alike (the number of runs apart)."""
+def protocol_hash(recipe: EvaluationRecipe, fingerprint: str, size: int) -> str:
+    """Twelve hexadecimal digits that two scores share only if they were measured alike (the number of runs apart).
+
+    `fingerprint` is the dataset's, `size` its images' side in pixels.
+    """
     protocol = recipe.model_dump(exclude={"repeats", "baselines", "ceiling", "ceiling_epochs"})
-    protocol |= {"dataset": dataset, "depth": convnet_depth(size)}
+    protocol |= {"dataset": fingerprint, "depth": convnet_depth(size)}
     return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:12]
 
 

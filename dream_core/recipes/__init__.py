@@ -100,12 +100,12 @@ def check_fits(recipe: Recipe, smallest_class: int | None) -> None:
 
 def _integer(value: Any, default: Any) -> Any:
     """The value where it is a whole number, so that rules can be worked out before validation has its say."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31 else default
 
 
 def _problem(location: tuple[int | str, ...], message: str) -> tuple[str, str]:
     top = ("method", "dataset", "ipc", "seed")
-    head, *rest = [str(part) for part in location]
+    head, *rest = [str(part) for part in location] or ["?"]  # a name that is no text has no place
     if head in top or head == "evaluation":
         return ".".join([head, *rest]), message
     return ".".join(["params", head, *rest]), message

@@ -12,7 +12,7 @@ Augmentations = Annotated[
 ]
 """Names of augmentation operators joined by `_`, as in `color_crop_cutout`; or `none`."""
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, lt=2**31)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -26,7 +26,7 @@ class _Values(BaseModel):
 class EvaluationRecipe(_Values):
     """How a set of images is judged: train fresh networks on it, test them on the real test set.
 
-    The defaults are the protocol of IDC and DREAM: METHODS of both papers, `test.py` of both codes.
+    The defaults are the protocol of IDC and DREAM, as in `test.py` of both codes.
     """
 
     network: Literal["convnet"] = "convnet"

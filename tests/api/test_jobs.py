@@ -54,6 +54,8 @@ def test_submit(http, redis_url):
         (GOOD | {"ipc": True}, "#/spec/ipc", "valid integer"),
         (GOOD | {"seed": -1}, "#/spec/seed", "greater than or equal to 0"),
         (GOOD | {"seed": 2**63}, "#/spec/seed", "less than"),
+        (GOOD | {"ipc": 10**400}, "#/spec/ipc", "less than"),
+        (GOOD | {"dataset": "folder:x", "params": {"image_size": 10**200}}, "#/spec/params/image_size", "less than"),
         (GOOD | {"params": {"factor": 5}}, "#/spec/params/factor", "does not fit"),
         (GOOD | {"params": {"factr": 2}}, "#/spec/params/factr", "not permitted"),
         (GOOD | {"params": {"seed": 2}}, "#/spec/params/seed", "top level"),
@@ -101,6 +103,11 @@ def test_refused_bodies(http, body, pointer):
         (b'"\xff"', 400, "BAD_REQUEST"),
         (b"[" * 100_000, 400, "BAD_REQUEST"),
         (b'{"spec": {"dataset": "\\ud800", "method": "dream", "ipc": 1}}', 422, "VALIDATION_FAILED"),
+        (
+            b'{"spec": {"dataset": "digits", "method": "dream", "ipc": 1, "params": {"\\ud800": 1}}}',
+            422,
+            "VALIDATION_FAILED",
+        ),
         (
             b'{"spec": {"dataset": "digits", "method": "dream", "ipc": 1, "params": {"lr_net": NaN}}}',
             422,

@@ -103,6 +103,7 @@ def test_jobs_are_listed_by_status(dream, client, service, job):
     assert {row["status"] for row in dream("ls", "--status", "failed", "--json").json} == {"failed"}
     wrong = dream("ls", "--status", "sleeping")
     assert (wrong.code, wrong.out) == (1, "")
+    assert "the request cannot be accepted" in wrong.err
     assert "status" in wrong.err
 
 

@@ -239,6 +239,10 @@ def test_names_that_lead_out_of_the_zip(tmp_path, name):
     expect(tmp_path, tree_files() | {name: b"x"}, "leads out of the archive", loader=load_zip)
 
 
+def test_a_nameless_file_in_a_zip(tmp_path):
+    expect(tmp_path, tree_files() | {".": b"x"}, "no name of a file", loader=load_zip)
+
+
 def test_links_in_a_zip(tmp_path):
     path = write_zip(tmp_path / "mine.zip", tree_files())
     link = zipfile.ZipInfo("train/cat/link.png")

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load, save
 
 from dream_core.distillation import Distillation, choose_device
-from dream_core.errors import Diverged, InvalidRecipe
+from dream_core.errors import Diverged, DreamError, InvalidRecipe
 from tests.dream_core.tiny import tiny_dataset, tiny_recipe
 
 GOLDEN = Path(__file__).parent / "golden_curves.json"
@@ -141,6 +141,12 @@ def test_too_few_images_is_said_before_anything_runs():
 def test_choose_device():
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "cpu:x", ""])
+def test_a_device_that_is_not_here(device):
+    with pytest.raises(DreamError, match="device"):
+        choose_device(device)
 
 
 def test_it_learns():

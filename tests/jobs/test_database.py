@@ -54,6 +54,7 @@ def test_readers_do_not_wait_for_a_writer(sqlite_url):
     with make_sessions(engine).begin() as writer, make_sessions(engine, read_only=True).begin() as reader:
         assert writer.scalar(text("SELECT count(*) FROM jobs")) == 0
         assert reader.scalar(text("SELECT count(*) FROM jobs")) == 0
+        assert is_migrated(engine)
     engine.dispose()
 
 

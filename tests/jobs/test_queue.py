@@ -4,9 +4,7 @@ import time
 import pytest
 import redis
 
-from jobs import queue
 from jobs.queue import QUEUE, Bell, make_worker_app
-from jobs.settings import get_settings
 from tests.fixtures.broker import free_port, start_redis
 
 
@@ -52,15 +50,6 @@ def test_a_broker_that_refuses_is_an_answer(redis_url):
             assert Bell(redis_url.replace("redis://", "redis://:secret@")).ring("job_1")
         finally:
             client.config_set("requirepass", "")
-
-
-def test_the_bell_of_this_process(monkeypatch, redis_url):
-    monkeypatch.setenv("REDIS_URL", redis_url)
-    get_settings.cache_clear()
-    queue._bell.cache_clear()
-    assert queue.ring("job_1")
-    get_settings.cache_clear()
-    queue._bell.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -33,10 +33,10 @@ def test_well_known_names(monkeypatch, tmp_path):
     monkeypatch.setenv("REDIS_URL", "redis://broker:6379/1")
     monkeypatch.setenv("DATABASE_URL", "postgresql://me:secret@db/dream")
     monkeypatch.setenv("DREAM_DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("DREAM_LEASE_S", "5")
+    monkeypatch.setenv("DREAM_LEASE_S", "25")
     settings = Settings()
     assert (settings.redis_url, settings.database_url) == ("redis://broker:6379/1", "postgresql://me:secret@db/dream")
-    assert (settings.data_dir, settings.lease_s) == (tmp_path, 5)
+    assert (settings.data_dir, settings.lease_s) == (tmp_path, 25)
     assert "secret" not in repr(settings)
 
 
@@ -48,4 +48,10 @@ def test_an_empty_variable_is_none(monkeypatch):
 def test_waiting_times_are_positive(monkeypatch):
     monkeypatch.setenv("DREAM_HEARTBEAT_S", "0")
     with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_a_lease_outlasts_the_renewals(monkeypatch):
+    monkeypatch.setenv("DREAM_LEASE_S", "15")
+    with pytest.raises(ValidationError, match="at least twice DREAM_HEARTBEAT_S"):
         Settings()

@@ -36,6 +36,21 @@ def test_only_numbers_that_json_knows(params):
         spec(params=params)
 
 
+@pytest.mark.parametrize("name", ["params", "evaluation"])
+@pytest.mark.parametrize("value", ["\ud800", {"\ud800": 1}])
+def test_only_text_that_can_be_written(name, value):
+    with pytest.raises(ValidationError, match="surrogates"):
+        spec(**{name: {"metric": value}})
+
+
+def test_not_nested_beyond_reason():
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ValidationError, match="too deeply"):
+        spec(params={"x": deep})
+
+
 def test_unknown_fields_are_refused():
     with pytest.raises(ValidationError, match="not permitted"):
         spec(epochs=3)

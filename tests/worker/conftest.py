@@ -1,4 +1,7 @@
 import json
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -78,3 +81,26 @@ def events(sessions):
             ]
 
     return events
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts disks of a few bytes, so that they can be filled."""
+    mounted = []
+
+    def small_disk(size):
+        place = tmp_path / f"disk {len(mounted)}"
+        place.mkdir()
+        mount = shutil.which("mount")
+        if mount is None or os.geteuid() != 0:
+            pytest.skip("only root can mount a small disk to fill")
+        command = [mount, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"a small disk to fill cannot be mounted here: {done.stderr.strip()}")
+        mounted.append(place)
+        return place
+
+    yield small_disk
+    for place in mounted:
+        subprocess.run(["umount", str(place)], check=True)
