@@ -4,8 +4,6 @@ import ctypes
 import resource
 import sys
 
-import torch
-
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # names and numbers of glibc's malloc.h
 _KEEP = 2**31 - 1
 
@@ -34,4 +32,6 @@ def peak_memory() -> int:
 def use_threads_for(image_size: int) -> None:
     """One thread for images of up to 16 pixels: on more, such small work waits for its threads more than it works."""
     if image_size <= 16:
+        import torch  # takes seconds that the rest of this module does not need
+
         torch.set_num_threads(1)

@@ -1,13 +1,13 @@
-"""The built-in datasets: from files in torchvision's layouts (or scikit-learn's wheel) to sorted bytes."""
+"""The built-in datasets: from files in torchvision's layouts (or scikit-learn's wheel) to sorted bytes.
+
+torchvision takes seconds to import, so it is imported where it reads.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import URLError
 
 import numpy as np
-import torchvision.datasets as vision
-from scipy.io.matlab import MatReadError
-from torchvision.datasets.utils import download_and_extract_archive, download_url
 
 from dream_core.datasets.cifar import load_cifar10, load_cifar100
 from dream_core.datasets.store import LabeledImages, sort_by_class
@@ -36,8 +36,11 @@ def _digits(_: Path) -> Loaded:
     return train_split, test_split, tuple(str(c) for c in range(10))
 
 
-def _idx(reader: type[vision.MNIST]) -> Callable[[Path], Loaded]:
+def _idx(name: str) -> Callable[[Path], Loaded]:
     def load(folder: Path) -> Loaded:
+        import torchvision.datasets as vision
+
+        reader: type[vision.MNIST] = getattr(vision, name)
         root = folder.parent.parent
         try:
             splits = [reader(root, train=train) for train in (True, False)]
@@ -51,16 +54,18 @@ def _idx(reader: type[vision.MNIST]) -> Callable[[Path], Loaded]:
     return load
 
 
-class _SVHN(vision.SVHN):
-    """Reads copies and subsets too: a .mat file holds no code, so its checksum need not be the published one."""
-
-    def _check_integrity(self) -> bool:
-        return True
-
-
 def _svhn(folder: Path) -> Loaded:
+    from scipy.io.matlab import MatReadError
+    from torchvision.datasets import SVHN
+
+    class AnySVHN(SVHN):
+        """Reads copies and subsets too: a .mat file holds no code, so its checksum need not be the published one."""
+
+        def _check_integrity(self) -> bool:
+            return True
+
     try:
-        splits = [_SVHN(folder, split) for split in ("train", "test")]
+        splits = [AnySVHN(folder, split) for split in ("train", "test")]
     except (MatReadError, ValueError, TypeError, KeyError, NotImplementedError, AttributeError) as error:
         raise DatasetInvalid(f"{folder}: not .mat files as SVHN has them: {error}") from error
     train, test = (sort_by_class(split.data, split.labels, 10, str(folder)) for split in splits)
@@ -69,8 +74,8 @@ def _svhn(folder: Path) -> Loaded:
 
 LOADERS: dict[str, Callable[[Path], Loaded]] = {
     "digits": _digits,
-    "mnist": _idx(vision.MNIST),
-    "fashion_mnist": _idx(vision.FashionMNIST),
+    "mnist": _idx("MNIST"),
+    "fashion_mnist": _idx("FashionMNIST"),
     "svhn": _svhn,
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,
@@ -90,6 +95,9 @@ def fetch(name: str, data_dir: Path) -> None:
 
 
 def _download(name: str, data_dir: Path) -> None:
+    import torchvision.datasets as vision
+    from torchvision.datasets.utils import download_and_extract_archive, download_url
+
     root = str(data_dir)
     match name:
         case "mnist":

@@ -78,6 +78,7 @@ class MatchingLoop:
         self.image_sgd = ClassSGD(self.synthetic, recipe.lr_img, recipe.momentum_img)
         if state is not None:
             self.load_state_dict(state)
+        self.watch.take()  # the steps' seconds are the steps' own
 
     # ------------------------------------------------------------ the algorithm
 
@@ -93,7 +94,7 @@ class MatchingLoop:
             self.train_network()
         loss = float(torch.stack(losses).mean())
         if not loss < float("inf"):
-            raise Diverged(f"the matching loss became {loss} at step {self.step_number + 1}; lower lr_img")
+            raise Diverged(f"the matching loss became {loss} at step {self.step_number + 1}; lower lr_img or lr_net")
         self.step_number += 1
         return Progress(self.step_number, self.recipe.steps, loss, self.watch.take())
 

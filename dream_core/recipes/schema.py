@@ -13,7 +13,7 @@ Augmentations = Annotated[
 """Names of augmentation operators joined by `_`, as in `color_crop_cutout`; or `none`."""
 
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, lt=1e30, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 

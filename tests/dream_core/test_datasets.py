@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchvision.datasets import CIFAR10
 
 from dream_core.catalog import DATASETS
-from dream_core.datasets import builtin, load_dataset
+from dream_core.datasets import load_dataset
 from dream_core.datasets.store import channel_statistics, sort_by_class
 from dream_core.errors import DatasetInvalid, DatasetMissing, InvalidRecipe
 from dream_core.inventory import find, inventory
@@ -226,7 +227,7 @@ def served(tmp_path):
 
 def test_a_failed_download_says_so(tmp_path, monkeypatch):
     """The loopback's discard port stands for an internet that is not there."""
-    monkeypatch.setattr(builtin.vision.CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     with pytest.raises(DatasetMissing, match="cifar10 could not be downloaded"):
         load_dataset("cifar10", tmp_path, download=True)
 
@@ -234,11 +235,11 @@ def test_a_failed_download_says_so(tmp_path, monkeypatch):
 def test_a_download_is_verified_unpacked_and_read(tmp_path, served, monkeypatch):
     write_cifar10(tmp_path / "made" / "cifar-10-batches-py", EACH_ONCE)
     archive = Path(shutil.make_archive(str(tmp_path / "cifar"), "gztar", tmp_path / "made"))
-    monkeypatch.setattr(builtin.vision.CIFAR10, "url", f"{served}/{archive.name}")
-    monkeypatch.setattr(builtin.vision.CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr(CIFAR10, "url", f"{served}/{archive.name}")
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
     assert len(load_dataset("cifar10", tmp_path / "data", download=True).train) == 50
 
-    monkeypatch.setattr(builtin.vision.CIFAR10, "tgz_md5", "0" * 32)
+    monkeypatch.setattr(CIFAR10, "tgz_md5", "0" * 32)
     with pytest.raises(DatasetMissing, match="could not be downloaded"):
         load_dataset("cifar10", tmp_path / "other", download=True)
 
@@ -329,8 +330,6 @@ def test_real_files(name):
 
 @pytest.mark.data
 def test_real_cifar10_as_torchvision_reads_it():
-    from torchvision.datasets import CIFAR10
-
     data_dir = real_data("cifar10")
     theirs = CIFAR10(data_dir, train=False)
     ours = load_dataset("cifar10", data_dir)
