@@ -166,8 +166,8 @@ def results(job: Job) -> Table:
     budget = summary.get("budget") or {}
     if budget and not budget.get("published"):
         table.caption = (
-            f"with {budget['steps']:,} of the recipe's {budget['recipe_steps']:,} steps, "
-            f"{budget['epochs']:,} of its {budget['recipe_epochs']:,} epochs"
+            f"with {budget['steps']:,} of {budget['recipe_steps']:,} steps "
+            f"and {budget['epochs']:,} of {budget['recipe_epochs']:,} epochs"
         )
         table.caption_justify = "left"
     return table

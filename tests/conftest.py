@@ -1,6 +1,11 @@
 """Fixtures that every folder may use."""
 
+import signal
+
 import structlog
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and every process they start as well.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.fixtures.broker", "tests.fixtures.database"]
 
