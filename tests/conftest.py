@@ -4,6 +4,8 @@ import signal
 
 import structlog
 
+from tests.fixtures import surroundings  # noqa: F401  # before anything reads the environment
+
 # A shell that starts the tests in the background has them ignore Ctrl-C, and every process they start as well.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

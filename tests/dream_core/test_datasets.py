@@ -29,6 +29,7 @@ from tests.dream_core.dataset_files import (
     write_svhn,
     write_tree,
 )
+from tests.fixtures.surroundings import REAL_DATA
 
 IMBALANCED = [3, 1, 0, 3, 2, 4, 5, 6, 7, 8, 9, 3, 0]
 EACH_ONCE = list(range(10))
@@ -347,7 +348,7 @@ def test_real_tinyimagenet():
 
 
 def real_data(name: str) -> Path:
-    folder = os.environ.get("DREAM_DATA_DIR")
+    folder = REAL_DATA
     if not folder:
         pytest.skip("DREAM_DATA_DIR is not set")
     found = find(name, Path(folder))
