@@ -1,6 +1,5 @@
 """What routes ask for, as types: `reading: Reading`, `job: TheJob`."""
 
-import re
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -9,14 +8,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.problems import Problem
 from jobs import repository
-from jobs.artifacts import ArtifactStore
+from jobs.artifacts import JOB_ID, ArtifactStore
 from jobs.queue import Bell
 from jobs.settings import Settings
 from jobs.tables import Job
 
 # What only looks something up is `async`: the framework sends every plain function to a thread.
-
-_JOB_ID = re.compile(r"job_[0-9a-f]{32}")
 
 
 async def _settings(request: Request) -> Settings:
@@ -50,7 +47,7 @@ Store = Annotated[ArtifactStore, Depends(_store)]
 
 
 async def _job_id(job_id: Annotated[str, Path(description="`job_` and 32 hexadecimal digits")]) -> str:
-    if not _JOB_ID.fullmatch(job_id):
+    if not JOB_ID.fullmatch(job_id):
         raise no_such_job(job_id)
     return job_id
 

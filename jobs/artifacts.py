@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MANIFEST = "manifest.json"
 VERSION = "v1"
-_JOB_ID = re.compile(r"job_[0-9a-f]{32}")
+JOB_ID = re.compile(r"job_[0-9a-f]{32}")
 
 
 class InvalidArtifacts(Exception):
@@ -127,7 +127,7 @@ class ArtifactStore:
         return None
 
     def _directory(self, job_id: str) -> Path:
-        if not _JOB_ID.fullmatch(job_id):
+        if not JOB_ID.fullmatch(job_id):
             raise ValueError(f"not the id of a job: {job_id!r}")
         return self._artifacts / job_id / VERSION
 
