@@ -6,7 +6,7 @@ DATASET ?= digits
 BIN = .venv/bin
 INSTALLED = .venv/.installed
 
-.PHONY: demo test serve lint bench install servers clean
+.PHONY: demo test serve lint bench bench-accuracy install servers clean
 
 demo: install
 	$(BIN)/python -m client.demo --dataset $(DATASET)
@@ -27,6 +27,10 @@ lint: install
 bench: install
 	$(BIN)/python benchmarks/first_steps.py --dataset $(DATASET) --method idc --ipc 1 --steps 20 --no-evaluation
 	$(BIN)/python benchmarks/first_steps.py --dataset $(DATASET) --method dream --ipc 1 --steps 20 --no-evaluation
+
+# Every method at a budget for CPUs: about an hour on two cores. What is kept in benchmarks/results is not run again.
+bench-accuracy: install
+	$(BIN)/python benchmarks/accuracy.py
 
 install: $(INSTALLED)
 

@@ -40,7 +40,7 @@ def main() -> None:
     start = time.perf_counter()
     distillation = Distillation(recipe, dataset, options.device, synchronize=True)
     result = {
-        "method": options.method, "dataset": options.dataset, "ipc": options.ipc, "factor": recipe.factor,
+        "method": options.method, "dataset": options.dataset, "ipc": options.ipc, "factor": options.factor,
         "seed": options.seed, "steps": options.steps, "epochs": recipe.evaluation.epochs,
         "machine": machine(distillation.device), "initialisation_s": time.perf_counter() - start,
     }  # fmt: skip
@@ -64,12 +64,12 @@ def main() -> None:
 
 def accuracy(distillation: Distillation, dataset, recipe, repeats: int) -> dict:  # noqa: ANN001
     """Evaluate the set as it stands on `repeats` networks."""
-    images, labels = distillation.synthetic.decoded()
+    training = distillation.training_set()
     scores, start = [], time.perf_counter()
     for run in range(repeats):
         looks = []
         key = ("synthetic", run)
-        for epoch in train_and_test(images, labels, dataset, recipe.evaluation, recipe.seed, key, distillation.device):
+        for epoch in train_and_test(training, dataset, recipe.evaluation, recipe.seed, key, distillation.device):
             if epoch.accuracy is not None:
                 looks.append(epoch.accuracy)
                 log.info("run %d epoch %d: %.2f %%", run + 1, epoch.number, epoch.accuracy)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from client import plugins, tables
+from client import method_tables, plugins, tables
 from client.console import JobArgument, JsonOption, UrlOption, fancy, find_job, note, out, print_json, report, say
 from client.doctor import doctor
 from client.errors import ClientError, ServiceUnreachable
@@ -141,13 +141,20 @@ def download(
 
 
 @app.command(rich_help_panel=FACTS)
-def methods(url: UrlOption = None, as_json: JsonOption = False) -> None:
-    """List the methods of distillation."""
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Show this one, with all that can be set.")] = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the methods of distillation, or show one with its parameters and presets."""
     found = ask("methods", url)
+    by_name = {method["name"]: method for method in found}
+    if name is not None and name not in by_name:
+        raise ClientError(f"there is no method {name!r}", advice=f"take one of {', '.join(by_name)}")
     if as_json:
-        print_json(found)
+        print_json(found if name is None else by_name[name])
     else:
-        out.print(tables.method_list(found))
+        out.print(method_tables.method_list(found) if name is None else method_tables.method_page(by_name[name]))
 
 
 @app.command(rich_help_panel=FACTS)

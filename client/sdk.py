@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 from client.download import Download, OnBytes, download
 from client.errors import ApiError, ServiceUnreachable, WaitTimeout
@@ -28,8 +29,12 @@ class Client:
         self.jobs = Jobs(self._transport)
 
     def methods(self) -> list[dict[str, Any]]:
-        """The methods that the service knows: name, title, summary, paper, ..."""
+        """The methods that the service knows: name, summary, params_schema, presets, ..."""
         return self._transport.json("GET", "/v1/methods")["data"]
+
+    def method(self, name: str) -> dict[str, Any]:
+        """One of the methods. Raises `NotFound`, which lists the names, where there is none of that name."""
+        return self._transport.json("GET", f"/v1/methods/{quote(name, safe='')}")
 
     def datasets(self) -> list[dict[str, Any]]:
         """The datasets that the service knows, and whether it has their files."""

@@ -55,12 +55,12 @@ def accuracy_text(score: dict[str, Any] | None) -> str:
     return f"{score['mean']:.1f}{deviation}"
 
 
-def _table() -> Table:
+def plain_table() -> Table:
     return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", title_justify="left")
 
 
 def job_list(jobs: list[Job]) -> Table:
-    table = _table()
+    table = plain_table()
     table.add_column("job", style="bold", no_wrap=True)
     table.add_column("status", no_wrap=True)
     table.add_column("method", no_wrap=True)
@@ -149,7 +149,7 @@ def results(job: Job) -> Table:
     """Accuracy of the synthetic set beside what it is to be compared with."""
     summary = job.result_summary or {}
     baselines = summary.get("baselines") or {}
-    table = _table()
+    table = plain_table()
     table.add_column("trained on", no_wrap=True)
     table.add_column("accuracy %", justify="right", no_wrap=True)
     table.add_column("networks", justify="right", no_wrap=True)
@@ -173,17 +173,8 @@ def results(job: Job) -> Table:
     return table
 
 
-def method_list(methods: list[dict[str, Any]]) -> RenderableType:
-    rows = Table.grid(padding=(0, 2))
-    rows.add_column(style="bold", no_wrap=True)
-    rows.add_column()
-    for method in methods:
-        rows.add_row(Text(method["name"]), Group(Text(method["summary"]), Text(method["paper"], style="dim"), ""))
-    return rows
-
-
 def dataset_list(datasets: list[dict[str, Any]]) -> RenderableType:
-    table = _table()
+    table = plain_table()
     table.add_column("dataset", style="bold", no_wrap=True)
     table.add_column("files", no_wrap=True)
     for word in ("classes", "pixels", "train", "test"):

@@ -6,16 +6,39 @@ for progress in distillation:
 images, labels = distillation.synthetic.decoded()
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dream_core.datasets import Dataset
 from dream_core.errors import DreamError
-from dream_core.methods.matching import MatchingLoop, Progress
-from dream_core.recipes import Recipe, check_fits
+from dream_core.methods import Method, Progress
+from dream_core.methods.coresets import Coreset
+from dream_core.methods.matching import MatchingLoop
+from dream_core.methods.recovery import Recovery
+from dream_core.methods.trajectory import TrajectoryMatching
+from dream_core.methods.unrolled import Unrolled
+from dream_core.recipes import (
+    CoresetRecipe,
+    MatchingRecipe,
+    Recipe,
+    RecoveryRecipe,
+    TrajectoryRecipe,
+    UnrolledRecipe,
+    check_fits,
+)
+from dream_core.subject import TrainingSet
 from dream_core.synthetic import SyntheticSet
+
+_METHODS: dict[type[Recipe], Callable[..., Method]] = {
+    MatchingRecipe: MatchingLoop,
+    TrajectoryRecipe: TrajectoryMatching,
+    UnrolledRecipe: Unrolled,
+    RecoveryRecipe: Recovery,
+    CoresetRecipe: Coreset,
+}
 
 
 def choose_device(device: str = "auto") -> torch.device:
@@ -47,6 +70,8 @@ class Distillation:
         device: a torch device name or `auto`.
         state: continue from the `state_dict()` of a Distillation of the same recipe and dataset.
         synchronize: wait for a GPU when timing the parts of a step (for benchmarks; slows the run).
+        cache: where networks trained beforehand (MTT's experts, SRe2L's teacher) are kept for later runs of the same
+            settings; None keeps them for this run alone.
 
     Raises InvalidRecipe where the dataset as loaded is too small for the recipe.
     """
@@ -58,35 +83,44 @@ class Distillation:
         device: str | torch.device = "auto",
         state: dict[str, Tensor] | None = None,
         synchronize: bool = False,
+        cache: Path | None = None,
     ):
         check_fits(recipe, min(dataset.train.counts))
         self.recipe = recipe
         self.device = device if isinstance(device, torch.device) else choose_device(device)
-        self._loop = MatchingLoop(recipe, dataset, self.device, state, synchronize)
+        self._method = _METHODS[type(recipe)](recipe, dataset, self.device, state, synchronize, cache)
 
     @property
     def synthetic(self) -> SyntheticSet:
         """The synthetic set as it stands."""
-        return self._loop.synthetic
+        return self._method.synthetic
 
     @property
     def step_number(self) -> int:
-        """Inner iterations done."""
-        return self._loop.step_number
+        """Steps done."""
+        return self._method.step_number
 
     def step(self) -> Progress:
-        """Do one inner iteration. Raises Diverged where the loss is no longer finite."""
-        return self._loop.step()
+        """Do one step. Raises Diverged where the loss is no longer finite."""
+        return self._method.step()
 
     def __iter__(self) -> Iterator[Progress]:
-        """Do the inner iterations that remain."""
+        """Do the steps that remain."""
         while self.step_number < self.recipe.steps:
             yield self.step()
 
+    def training_set(self, images: Tensor | None = None, labels: Tensor | None = None) -> TrainingSet:
+        """What networks are trained on when the synthetic set is judged; or the same made of other images.
+
+        `images` uint8 or float in [0, 1], [N, C, H, W], with int64 `labels` [N], sorted by class: as a baseline they
+        get what the method gives its own (whitening, soft labels, learned rates).
+        """
+        return self._method.training_set(images, labels)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Everything the rest of the run depends on, as CPU tensors."""
-        return self._loop.state_dict()
+        return self._method.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from a state that a Distillation of the same recipe and dataset saved."""
-        self._loop.load_state_dict(state)
+        self._method.load_state_dict(state)

@@ -14,10 +14,13 @@ from torch import Tensor
 from dream_core import loader
 from dream_core.catalog import METHODS
 from dream_core.datasets import Dataset
+from dream_core.images import Normalize, Transform, Zca
 from dream_core.recipes import Recipe
+from dream_core.subject import Replay, SoftLabels, TrainingSet
 from dream_core.synthetic import SyntheticSet
 
 SCHEMA_VERSION = 1
+ZCA_FILE = "zca.safetensors"
 MEDIA_TYPES = {
     ".safetensors": "application/octet-stream",
     ".json": "application/json",
@@ -32,6 +35,7 @@ class Result:
     """All that is published of a finished distillation. `evaluation` and `baselines` are as in the manifest."""
 
     synthetic: SyntheticSet
+    training: TrainingSet
     recipe: Recipe
     dataset: Dataset
     losses: list[tuple[int, float]]
@@ -44,27 +48,60 @@ class Result:
 def write_result(result: Result, directory: Path) -> dict[str, Any]:
     """Write every file into a fresh directory, `manifest.json` last; return the manifest.
 
-    The tensors hold stored pixels as float32 in [0, 1], not normalised, and decoded ones ready to train on.
+    The tensors hold stored pixels as float32, not normalised, and decoded ones to train on: in [0, 1] where the method
+    keeps them there. Beside them lies what the set is to be used with: the steps it was learned for, soft labels,
+    whitening.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    stored = result.synthetic.images.detach().clamp(0, 1)
-    images, labels = result.synthetic.decoded()
-    _save_tensors(directory / "synthetic.safetensors", images=stored, labels=result.synthetic.labels)
-    _save_tensors(directory / "decoded.safetensors", images=images, labels=labels)
-    gallery(stored, result.synthetic.ipc, result.dataset.class_names).save(directory / "gallery.png", optimize=False)
+    synthetic, training = result.synthetic, result.training
+    stored = synthetic.pixels()
+    _save_tensors(directory / "synthetic.safetensors", images=stored, labels=synthetic.labels)
+    _save_tensors(directory / "decoded.safetensors", images=training.images, labels=training.labels)
+    if training.replay:
+        replay = training.replay
+        _save_tensors(directory / "steps.safetensors", order=torch.stack(replay.order), rates=replay.rates)
+    if training.soft:
+        _save_tensors(directory / "soft_labels.safetensors", seeds=training.soft.seeds, logits=training.soft.logits)
+    if isinstance(training.transform, Zca):
+        _save_tensors(directory / ZCA_FILE, **training.transform.tensors())
+    shown = gallery(stored.clamp(0, 1), synthetic.ipc, result.dataset.class_names)
+    shown.save(directory / "gallery.png", optimize=False)
     _save_json(directory / "recipe.json", result.recipe.model_dump())
     _save_json(directory / "evaluation.json", {"evaluation": result.evaluation, "baselines": result.baselines})
     lines = "".join(json.dumps({"step": step, "loss": loss}) + "\n" for step, loss in result.losses)
     (directory / "metrics.jsonl").write_text(lines, encoding="utf-8")
     (directory / "load.py").write_text(Path(loader.__file__).read_text(encoding="utf-8"), encoding="utf-8")
-    manifest = _manifest(result, len(images)) | {"files": [_entry(path) for path in sorted(directory.iterdir())]}
+    manifest = _manifest(result) | {"files": [_entry(path) for path in sorted(directory.iterdir())]}
     _save_json(directory / "manifest.json", manifest)
     return manifest
 
 
-def _manifest(result: Result, decoded: int) -> dict[str, Any]:
-    recipe, dataset = result.recipe, result.dataset
+def read_training_set(directory: Path) -> TrainingSet:
+    """What networks are trained on, of a result that `write_result` left.
+
+    Raises OSError, ValueError, KeyError or RuntimeError where the directory holds no whole result.
+    """
+    manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+    images, labels = loader.load(directory, normalized=False)
+    about, preparation = manifest["training"], manifest["preprocessing"]
+    transform: Transform = Normalize(tuple(preparation["mean"]), tuple(preparation["std"]))
+    if preparation["zca"]:
+        transform = Zca(**loader.read_safetensors(directory / ZCA_FILE), eps=preparation["zca"]["eps"])
+    replay = soft = None
+    if about["steps"]:
+        plan = loader.read_safetensors(directory / "steps.safetensors")
+        replay = Replay(list(plan["order"]), plan["rates"], about["steps"]["initialization"], about["steps"]["seed"])
+    if about["view"]:
+        kept = loader.read_safetensors(directory / "soft_labels.safetensors")
+        soft = SoftLabels(kept["seeds"], kept["logits"], about["view"])
+    return TrainingSet(images, labels, transform, about["lr"], replay, soft)
+
+
+def _manifest(result: Result) -> dict[str, Any]:
+    recipe, dataset, training = result.recipe, result.dataset, result.training
     method = METHODS[recipe.method]
+    factor, formation = result.synthetic.factor, result.synthetic.formation
+    zca = {"file": ZCA_FILE, "eps": training.transform.eps} if isinstance(training.transform, Zca) else None
     return {
         "schema_version": SCHEMA_VERSION,
         **result.provenance,
@@ -82,22 +119,41 @@ def _manifest(result: Result, decoded: int) -> dict[str, Any]:
             {"index": index, "name": name, "count": recipe.ipc} for index, name in enumerate(dataset.class_names)
         ],
         "preprocessing": {
-            "value_range": "0..1",
+            "value_range": "0..1" if result.synthetic.bounded else "unbounded",
             "normalized": False,
             "mean": list(dataset.mean),
             "std": list(dataset.std),
-            "zca": None,
+            "zca": zca,
             "layout": "NCHW",
         },
         "decode": {
-            "type": "none" if recipe.factor == 1 else {"single": "uniform"}.get(recipe.formation, recipe.formation),
-            "factor": recipe.factor,
+            "type": "none" if factor == 1 else {"single": "uniform"}.get(formation, formation),
+            "factor": factor,
             "stored": len(result.synthetic.labels),
-            "decoded": decoded,
+            "decoded": len(training.images),
         },
+        "training": {
+            "mode": recipe.evaluation.mode,
+            "lr": training.lr,
+            "steps": training.replay
+            and {"initialization": training.replay.initialization, "seed": training.replay.init_seed},
+            "view": training.soft and training.soft.view,
+        },
+        "storage": _storage(result),
         "evaluation": [result.evaluation],
         "baselines": result.baselines,
     }
+
+
+def _storage(result: Result) -> dict[str, int]:
+    """Bytes of what a user must keep: a comparison between methods counts labels and steps as well as pixels."""
+    replay, soft = result.training.replay, result.training.soft
+    sizes = {
+        "images": [result.synthetic.images],
+        "soft_labels": [soft.seeds, soft.logits] if soft else [],
+        "steps": [*replay.order, replay.rates] if replay else [],
+    }
+    return {f"{name}_bytes": sum(t.numel() * t.element_size() for t in tensors) for name, tensors in sizes.items()}
 
 
 def gallery(images: Tensor, ipc: int, class_names: tuple[str, ...], columns: int = 10) -> Image.Image:

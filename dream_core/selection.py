@@ -13,8 +13,8 @@ from dream_core.clustering import Clusterer, OfficialKMeans, make_kmeans
 from dream_core.datasets import LabeledImages
 from dream_core.images import Normalize, to_unit
 from dream_core.networks import Embedding
-from dream_core.randomness import Shuffle, derive
-from dream_core.recipes.schema import Recipe
+from dream_core.randomness import Shuffle, derive, stream
+from dream_core.recipes import ClusteringRecipe, MatchingRecipe
 from dream_core.timing import Stopwatch
 
 
@@ -34,10 +34,25 @@ class Selection(Protocol):
         ...
 
 
-class RandomSelection:
-    """Every class is walked through in a shuffled order of its own, batch by batch; a remainder is left out."""
+def make_selection(recipe: MatchingRecipe, train: LabeledImages, representatives: "Representatives") -> Selection:
+    """The selection that a recipe asks for."""
+    if recipe.selection == "representative":
+        return RepresentativeSelection(recipe, train, representatives)
+    return RandomWalks(recipe, train) if recipe.real_order == "cycle" else RandomDraws(recipe, train)
 
-    def __init__(self, recipe: Recipe, train: LabeledImages):
+
+class _Stateless:
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        pass
+
+
+class RandomWalks(_Stateless):
+    """Every class is walked through in a shuffled order of its own, batch by batch; a remainder is left out (IDC)."""
+
+    def __init__(self, recipe: MatchingRecipe, train: LabeledImages):
         self.per_outer = recipe.inner_iterations
         self.walks = [
             Shuffle(count, recipe.batch_real, recipe.seed, "real", label, drop_last=True)
@@ -47,23 +62,33 @@ class RandomSelection:
     def batch(self, label: int, network: Embedding, outer: int, inner: int) -> Tensor:
         return self.walks[label][outer * self.per_outer + inner]
 
-    def state_dict(self) -> dict[str, Tensor]:
-        return {}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        pass
+class RandomDraws(_Stateless):
+    """Every batch is drawn anew, without repetition inside it (DC, DSA, DM)."""
+
+    def __init__(self, recipe: MatchingRecipe, train: LabeledImages):
+        self.seed, self.size, self.counts = recipe.seed, recipe.batch_real, train.counts
+
+    def batch(self, label: int, network: Embedding, outer: int, inner: int) -> Tensor:
+        generator = stream(self.seed, "real", label, outer, inner)
+        return torch.randperm(self.counts[label], generator=generator)[: self.size]
 
 
 class RepresentativeSelection:
-    """Every `interval` inner iterations the class is clustered anew; until then its representatives stay."""
+    """Every `interval` inner iterations the class is clustered anew; until then its representatives stay.
 
-    def __init__(self, recipe: Recipe, train: LabeledImages, representatives: "Representatives"):
-        self.interval, self.count = recipe.interval, recipe.batch_real
+    The interval is counted from every fresh network; where networks live shorter than that, over all iterations, and
+    the representatives outlive the network that chose them.
+    """
+
+    def __init__(self, recipe: MatchingRecipe, train: LabeledImages, representatives: "Representatives"):
+        self.interval, self.count, self.per_outer = recipe.interval, recipe.batch_real, recipe.inner_iterations
         self.train, self.representatives = train, representatives
         self.chosen: dict[int, Tensor] = {}
 
     def batch(self, label: int, network: Embedding, outer: int, inner: int) -> Tensor:
-        if inner % self.interval == 0:
+        passed = inner if self.per_outer >= self.interval else outer * self.per_outer + inner
+        if passed % self.interval == 0:
             key = ("cluster", outer, inner, label)
             self.chosen[label] = self.representatives(self.train.of_class(label), network, self.count, key)
         return self.chosen[label]
@@ -78,7 +103,9 @@ class RepresentativeSelection:
 class Representatives:
     """Cluster a class in feature space; return the images nearest to the centres."""
 
-    def __init__(self, recipe: Recipe, engine: str, normalize: Normalize, device: torch.device, watch: Stopwatch):
+    def __init__(
+        self, recipe: ClusteringRecipe, engine: str, normalize: Normalize, device: torch.device, watch: Stopwatch
+    ):
         self.recipe, self.engine, self.device, self.watch = recipe, engine, device, watch
         self.normalize = normalize if recipe.normalize_for_selection else None
 
@@ -92,7 +119,7 @@ class Representatives:
     ) -> Tensor:
         """`count` indices into the images of one class (uint8 [n, C, H, W]), or all n where there are no more.
 
-        `count // per_cluster` clusters give their `per_cluster` nearest images each. Indices are unique, unless the
+        `count / per_cluster` clusters give their `per_cluster` nearest images each. Indices are unique, unless the
         recipe asks for the official behaviour.
         """
         per_cluster = per_cluster or self.recipe.per_cluster
@@ -102,8 +129,13 @@ class Representatives:
             features = embed(network, images, self.recipe.embedding_chunk, self.device, self.normalize)
         with self.watch("kmeans"):
             seed = derive(self.recipe.seed, *key)
-            kmeans = self._kmeans(min(max(1, count // per_cluster), len(images)), seed).fit(features)
-            return nearest(features, kmeans.cluster_centers_, per_cluster, unique=not self.recipe.official)
+            if isinstance(self.recipe, MatchingRecipe) and self.recipe.ranking == "closest":
+                return closest(
+                    features, self._kmeans(min(count, len(images)), seed).fit(features).cluster_centers_, count
+                )
+            clusters = -(-count // per_cluster)
+            kmeans = self._kmeans(min(clusters, len(images)), seed).fit(features)
+            return nearest(features, kmeans.cluster_centers_, per_cluster, unique=not self.recipe.official)[:count]
 
     def _kmeans(self, clusters: int, seed: int) -> Clusterer:
         if self.recipe.official:
@@ -145,3 +177,13 @@ def nearest(features: Tensor, centers: Tensor, per_center: int = 1, unique: bool
         row[chosen] = torch.inf
         chosen += row.topk(min(per_center, len(row) - len(chosen)), largest=False).indices.tolist()
     return torch.tensor(chosen, dtype=torch.int64)
+
+
+@torch.no_grad()
+def closest(features: Tensor, centers: Tensor, count: int) -> Tensor:
+    """The rows of features [n, d] with the smallest distance to their own, nearest, center [k, d]: int64 [count].
+
+    Not one for each center: a dense cluster gives several (DREAM+ on TinyImageNet).
+    """
+    own = torch.cdist(features, centers).min(1).values
+    return own.topk(count, largest=False).indices.cpu()

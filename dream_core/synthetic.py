@@ -9,20 +9,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dream_core.images import Transform
+
 BOUND = 128
 """Most decoded images per class under the formation `bound`."""
 
 
 class SyntheticSet:
-    """`ipc` stored images for each class, in [0, 1], ordered by class.
+    """`ipc` stored images for each class, ordered by class.
 
     Attributes:
-        images: float [classes · ipc, C, H, W]; the pixels, a leaf that gradients are taken of by class.
+        images: float [classes · ipc, C, H, W]; the pixels as they are learned, a leaf that gradients are taken of by
+            class. In [0, 1], or in the space that `space` maps to (normalised, whitened), where they are not bounded.
         labels: int64 [classes · ipc].
+        bounded: whether the method keeps pixels in [0, 1].
     """
 
-    def __init__(self, images: Tensor, classes: int, ipc: int, factor: int = 1, formation: str = "single"):
+    def __init__(
+        self,
+        images: Tensor,
+        classes: int,
+        ipc: int,
+        factor: int = 1,
+        formation: str = "single",
+        space: Transform | None = None,
+        bounded: bool | None = None,
+    ):
         self.images, self.classes, self.ipc, self.factor, self.formation = images, classes, ipc, factor, formation
+        self.space, self.bounded = space, space is None if bounded is None else bounded
         self.labels = torch.arange(classes).repeat_interleave(ipc)
 
     def of_class(self, label: int) -> Tensor:
@@ -34,9 +48,16 @@ class SyntheticSet:
         return decode(stored, self.factor, self.formation)
 
     @torch.no_grad()
+    def pixels(self) -> Tensor:
+        """The stored images as they are published: mapped back from their space, and clamped where they are bounded."""
+        pixels = self.space.inverse(self.images) if self.space else self.images
+        return pixels.clamp(0, 1) if self.bounded else pixels.clone()
+
+    @torch.no_grad()
     def decoded(self) -> tuple[Tensor, Tensor]:
-        """All training images, clamped to [0, 1], and their labels: float [M, C, H, W], int64 [M], by class."""
-        images = [self.decode(self.of_class(label).clamp(0, 1)) for label in range(self.classes)]
+        """All training images as pixels, and their labels: float [M, C, H, W], int64 [M], by class."""
+        pixels = self.pixels()
+        images = [self.decode(pixels[label * self.ipc : (label + 1) * self.ipc]) for label in range(self.classes)]
         labels = torch.arange(self.classes).repeat_interleave(len(images[0]))
         return torch.cat(images), labels
 

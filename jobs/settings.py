@@ -86,6 +86,11 @@ class Settings(BaseSettings):
         return self.home / "checkpoints"
 
     @property
+    def cache(self) -> Path:
+        """Experts and teachers, trained once for all jobs of their settings. May be deleted at any time."""
+        return self.home / "cache"
+
+    @property
     def staging(self) -> Path:
         """Artifacts that are still being written. On the file system of `artifacts`, so that a rename publishes."""
         return self.home / "staging"

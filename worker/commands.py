@@ -1,7 +1,6 @@
 """What this package gives to the `dream` command. Imports nothing heavy until it is asked."""
 
 import importlib.metadata
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,8 +35,8 @@ def run(
     from worker import local
 
     recipe = local.recipe_for(method, dataset, ipc, seed, *parse_settings(settings or []))
-    data_dir = data_dir or get_settings().data_dir
-    raise typer.Exit(local.run(local.Run(recipe, output.absolute(), data_dir, download, device), as_json))
+    data_dir, cache = data_dir or get_settings().data_dir, get_settings().cache
+    raise typer.Exit(local.run(local.Run(recipe, output.absolute(), data_dir, download, device, cache), as_json))
 
 
 def evaluate(
@@ -87,9 +86,9 @@ def local_datasets() -> list[dict[str, Any]]:
 
 def local_methods() -> list[dict[str, Any]]:
     """The methods of distillation, as `GET /v1/methods` tells it."""
-    from dream_core.catalog import METHODS
+    from dream_core.recipes.description import describe_all
 
-    return [asdict(facts) for facts in METHODS.values()]
+    return describe_all()
 
 
 def local_device() -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
 from dream_core.datasets import Dataset
 from dream_core.distillation import Distillation
+from dream_core.errors import Diverged
+from dream_core.methods import Progress
 from dream_core.recipes import Recipe
-from dream_core.synthetic import SyntheticSet
 from worker.checkpoint import CheckpointStore
 from worker.reporting import Eta, Interrupted, Reporter
 
@@ -27,41 +29,64 @@ class Distilling:
         interval_s: float,
         report: Reporter,
         stopping: Callable[[], bool],
+        cache: Path | None = None,
     ):
         self.checkpoints, self.interval_s = checkpoints, interval_s
         self.report, self.stopping = report, stopping
         saved = checkpoints.latest()
-        self.losses: list[float] = saved.tensors.pop("losses").tolist() if saved else []
+        self.losses: dict[int, float] = {}
+        """The matching loss by step; steps before and after the distillation proper have none."""
+        if saved:
+            steps, losses = saved.tensors.pop("loss_steps").tolist(), saved.tensors.pop("losses").tolist()
+            self.losses = dict(zip(steps, losses, strict=True))
         self.seconds = saved.seconds if saved else 0.0
-        self.distillation = Distillation(recipe, dataset, device, state=saved and saved.tensors)
+        self.phase: str | None = None
+        self.distillation = Distillation(recipe, dataset, device, state=saved and saved.tensors, cache=cache)
         self._saved_step, self._saved_at = saved.step if saved else -1, time.monotonic()
         if saved:
             report.event("log", message=f"resumed at step {saved.step} of {recipe.steps}")
 
-    def finish(self) -> SyntheticSet:
-        """Do the steps that remain, and keep the end as a checkpoint. Raises Interrupted once that is saved."""
+    def finish(self) -> Distillation:
+        """Do the steps that remain, and keep the end as a checkpoint.
+
+        Raises Interrupted once that is saved; Diverged with the last good state saved.
+        """
         eta = Eta(self.distillation.step_number, self.distillation.recipe.steps)
         started = time.monotonic() - self.seconds
-        for progress in self.distillation:
-            self.losses.append(progress.loss)
-            self.seconds = time.monotonic() - started
-            pace = round(sum(progress.seconds.values()), 4)
-            remaining = eta.at(progress.step)
-            self.report.metric(progress.step, progress.steps, loss=progress.loss, step_seconds=pace, eta_s=remaining)
-            if self.stopping():
-                self.save()
-                raise Interrupted
-            if time.monotonic() - self._saved_at >= self.interval_s:
-                self.save()
+        try:
+            for progress in self.distillation:
+                self.seconds = time.monotonic() - started
+                self.tell(progress, eta.at(progress.step))
+                if self.stopping():
+                    self.save()
+                    raise Interrupted
+                if time.monotonic() - self._saved_at >= self.interval_s:
+                    self.save()
+        except Diverged:
+            self.save()
+            raise
         self.save()
-        return self.distillation.synthetic
+        return self.distillation
+
+    def tell(self, progress: Progress, remaining: float | None) -> None:
+        """Report a step, and the phase that it begins."""
+        if progress.phase != self.phase:
+            self.phase = progress.phase
+            self.report.event("phase", phase=progress.phase)
+        if progress.phase == "distilling":
+            self.losses[progress.step] = progress.loss
+        pace = round(sum(progress.seconds.values()), 4)
+        self.report.metric(progress.step, progress.steps, loss=progress.loss, step_seconds=pace, eta_s=remaining)
 
     def save(self) -> None:
         """Write a checkpoint, unless this step has one. A full disk costs the checkpoint, not the run."""
         step, start = self.distillation.step_number, time.monotonic()
         if step == self._saved_step:
             return
-        tensors = self.distillation.state_dict() | {"losses": torch.tensor(self.losses, dtype=torch.float64)}
+        tensors = self.distillation.state_dict() | {
+            "loss_steps": torch.tensor(list(self.losses), dtype=torch.int64),
+            "losses": torch.tensor(list(self.losses.values()), dtype=torch.float64),
+        }
         try:
             size = self.checkpoints.save(step, self.seconds, tensors)
         except OSError as error:
@@ -77,4 +102,5 @@ class Distilling:
     def curve(self) -> list[tuple[int, float]]:
         """The matching loss by step, thinned to at most CURVE_POINTS and the last."""
         every, last = -(-len(self.losses) // CURVE_POINTS), len(self.losses)
-        return [(step, loss) for step, loss in enumerate(self.losses, start=1) if step % every == 0 or step == last]
+        points = enumerate(self.losses.items(), start=1)
+        return [point for number, point in points if number % every == 0 or number == last]

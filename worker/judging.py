@@ -7,17 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from dream_core import evaluation as judge
 from dream_core.datasets import Dataset
-from dream_core.recipes import PUBLISHED_EPOCHS, Recipe
-from dream_core.synthetic import SyntheticSet
+from dream_core.distillation import Distillation
+from dream_core.recipes import Recipe, own_recipe
+from dream_core.subject import TrainingSet
 from worker.reporting import Eta, Interrupted, Reporter
 
-Images = Callable[[int], tuple[Tensor, Tensor]]
-"""The images and labels that the network of a run is trained on."""
+Subject = Callable[[int], TrainingSet]
+"""What the network of a run is trained on."""
 
 
 class Judging:
@@ -26,13 +24,14 @@ class Judging:
     def __init__(
         self,
         recipe: Recipe,
+        distillation: Distillation,
         dataset: Dataset,
-        device: torch.device,
         kept: Path,
         report: Reporter,
         stopping: Callable[[], bool],
     ):
-        self.recipe, self.protocol, self.dataset, self.device = recipe, recipe.evaluation, dataset, device
+        self.recipe, self.protocol, self.dataset = recipe, recipe.evaluation, dataset
+        self.distillation = distillation
         self.path, self.report, self.stopping = kept, report, stopping
         self.kept = _read(kept)
         self.seconds = float(self.kept.get("seconds", 0.0))
@@ -41,14 +40,14 @@ class Judging:
         self.done, self.total = 0, self.protocol.repeats * epochs
         self.eta: Eta | None = None
 
-    def evaluation(self, synthetic: SyntheticSet) -> dict[str, Any]:
+    def evaluation(self) -> dict[str, Any]:
         """The synthetic set's score, with the protocol that it stands for."""
-        images, labels = synthetic.decoded()
-        score = self._judge("synthetic", lambda _: (images, labels), self.protocol.epochs)
+        training = self.distillation.training_set()
+        score = self._judge("synthetic", lambda _: training, self.protocol.epochs)
         return {
             "protocol_hash": judge.protocol_hash(self.protocol, self.dataset.fingerprint, self.recipe.image_size),
             "protocol": self.protocol.model_dump(),
-            "published_epochs": PUBLISHED_EPOCHS,
+            "published_epochs": own_recipe(self.recipe).evaluation.epochs,
             **asdict(score),
         }
 
@@ -60,18 +59,23 @@ class Judging:
         if not self.protocol.baselines:
             return None
         train, ipc, seed = self.dataset.train, self.recipe.ipc, self.recipe.seed
-        score = self._judge("random", lambda run: judge.random_real(train, ipc, seed, run), self.protocol.epochs)
-        return asdict(score)
+
+        def drawn(run: int) -> TrainingSet:
+            return self.distillation.training_set(*judge.random_real(train, ipc, seed, run))
+
+        return asdict(self._judge("random", drawn, self.protocol.epochs))
 
     def _full(self) -> dict[str, Any] | None:
         whole = self.dataset.train
         if self.ceiling_epochs:
-            score = self._judge("full", lambda _: (whole.images, whole.labels), self.ceiling_epochs)
+            transform = self.distillation.training_set().transform
+            training = TrainingSet(whole.images, whole.labels, transform, lr=self.distillation.training_set().lr)
+            score = self._judge("full", lambda _: training, self.ceiling_epochs)
             return asdict(score) | {"source": "measured", "epochs": self.ceiling_epochs}
         published = judge.published_ceiling(self.protocol, self.dataset)
         return None if published is None else {"mean": published, "std": None, "n": None, "source": "published"}
 
-    def _judge(self, subject: str, images: Images, epochs: int) -> judge.Score:
+    def _judge(self, subject: str, training: Subject, epochs: int) -> judge.Score:
         """Train and test `repeats` networks, but those that an earlier attempt has done."""
         scores = []
         for run in range(self.protocol.repeats):
@@ -79,7 +83,7 @@ class Judging:
             if key in self.kept:
                 self.done += epochs
             else:
-                self.kept[key] = asdict(self._network(subject, run, images(run), epochs))
+                self.kept[key] = asdict(self._network(subject, run, training(run), epochs))
                 self._keep()
             score = judge.NetworkScore(**self.kept[key])
             scores.append(score)
@@ -87,11 +91,11 @@ class Judging:
             self.report.event("evaluation", **about, last=score.last, best=score.best)
         return judge.summarize(scores)
 
-    def _network(self, subject: str, run: int, data: tuple[Tensor, Tensor], epochs: int) -> judge.NetworkScore:
+    def _network(self, subject: str, run: int, training: TrainingSet, epochs: int) -> judge.NetworkScore:
         start, looks = time.monotonic(), []
         self.eta = self.eta or Eta(self.done, self.total)
         for epoch in judge.train_and_test(
-            *data, self.dataset, self.protocol, self.recipe.seed, (subject, run), self.device, epochs
+            training, self.dataset, self.protocol, self.recipe.seed, (subject, run), self.distillation.device, epochs
         ):
             if self.stopping():
                 raise Interrupted

@@ -18,7 +18,7 @@ from client.errors import ClientError
 from client.resources import Event, Job
 from client.watching import View, line_printer, screen
 from dream_core.errors import DreamError, InvalidRecipe
-from dream_core.recipes import Recipe, make_recipe
+from dream_core.recipes import OF_THE_SPEC, Recipe, make_recipe
 from jobs.processes import Process, signal_group, spawn
 
 _POLL_S = 0.1
@@ -33,6 +33,7 @@ class Run:
     data_dir: Path
     download: bool
     device: str
+    cache: Path
 
     @property
     def workdir(self) -> Path:
@@ -71,6 +72,7 @@ class Run:
 
     def _job(self) -> dict[str, Any]:
         where = {
+            "cache": self.cache,
             "data_dir": self.data_dir,
             "checkpoints": self.workdir / "checkpoints",
             "output": self.workdir / "staged",
@@ -203,14 +205,14 @@ def evaluate(directory: Path, data_dir: Path, overrides: dict[str, Any], device:
 
     Raises ClientError where the directory holds no result, or its dataset is missing or another.
     """
-    recipe_json, manifest, (images, labels) = _read(directory)
+    recipe_json, manifest, training = _read(directory)
     from dream_core import evaluation as judging
     from dream_core.datasets import load_dataset
     from dream_core.distillation import choose_device
     from dream_core.host import use_threads_for
 
     given = {name: recipe_json[name] for name in ("method", "dataset", "ipc", "seed")}
-    params = {name: value for name, value in recipe_json.items() if name not in (*given, "evaluation")}
+    params = {name: value for name, value in recipe_json.items() if name not in OF_THE_SPEC}
     recipe = recipe_for(**given, params=params, evaluation=recipe_json["evaluation"] | overrides)
     try:
         place = choose_device(device)
@@ -222,7 +224,7 @@ def evaluate(directory: Path, data_dir: Path, overrides: dict[str, Any], device:
     use_threads_for(recipe.image_size)
     protocol, runs = recipe.evaluation, []
     for run in range(protocol.repeats):
-        epochs = judging.train_and_test(images, labels, dataset, protocol, recipe.seed, ("synthetic", run), place)
+        epochs = judging.train_and_test(training, dataset, protocol, recipe.seed, ("synthetic", run), place)
         looks = [epoch.accuracy for epoch in epochs if epoch.accuracy is not None]
         runs.append(judging.NetworkScore(looks[-1], max(looks)))
     digest = judging.protocol_hash(protocol, dataset.fingerprint, recipe.image_size)
@@ -230,15 +232,15 @@ def evaluate(directory: Path, data_dir: Path, overrides: dict[str, Any], device:
             "epochs": protocol.epochs}  # fmt: skip
 
 
-def _read(directory: Path) -> tuple[dict[str, Any], dict[str, Any], tuple[Any, Any]]:
-    """The recipe, the manifest, and the images with their labels of a downloaded result."""
+def _read(directory: Path) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """The recipe, the manifest, and what networks are trained on, of a downloaded result."""
     try:
         recipe, manifest = (
             json.loads((directory / name).read_text(encoding="utf-8")) for name in ("recipe.json", "manifest.json")
         )
-        from dream_core.loader import load  # takes seconds, for which a wrong path need not wait
+        from dream_core.formats import read_training_set  # takes seconds, for which a wrong path need not wait
 
-        return recipe, manifest, load(directory, normalized=False)
+        return recipe, manifest, read_training_set(directory)
     except (OSError, ValueError, KeyError, RuntimeError) as error:  # the last is PyTorch's, of too few bytes
         raise ClientError(
             f"{directory} holds no downloaded result: {error}", advice="dream download JOB -o DIR"

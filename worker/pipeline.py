@@ -18,7 +18,7 @@ import torch
 from dream_core.datasets import load_dataset
 from dream_core.distillation import choose_device
 from dream_core.formats import Result, write_result
-from dream_core.recipes import EvaluationRecipe, Recipe, is_published, make_recipe
+from dream_core.recipes import EvaluationRecipe, Recipe, is_published, own_recipe, read_recipe
 from worker.checkpoint import CheckpointStore, identity
 from worker.distilling import Distilling
 from worker.judging import Judging
@@ -39,6 +39,8 @@ class Job:
     data_dir: Path
     checkpoints: Path
     output: Path
+    cache: Path | None = None
+    """Where experts and teachers are kept for later jobs; none keeps them for this one alone."""
     download: bool = False
     device: str = "auto"
     checkpoint_interval_s: float = 60
@@ -50,8 +52,9 @@ class Job:
     def read(cls, path: Path) -> "Job":
         """The job of a `job.json`."""
         fields = json.loads(path.read_text(encoding="utf-8"))
-        paths = {name: Path(fields.pop(name)) for name in ("data_dir", "checkpoints", "output")}
-        return cls(recipe=Recipe.model_validate(fields.pop("recipe")), **paths, **fields)
+        places = ("data_dir", "checkpoints", "output", "cache")
+        paths = {name: Path(fields.pop(name)) for name in places if fields.get(name)}
+        return cls(recipe=read_recipe(fields.pop("recipe")), **paths, **fields)
 
 
 def run(job: Job, report: Reporter, stopping: Callable[[], bool]) -> dict[str, Any]:
@@ -65,18 +68,20 @@ def run(job: Job, report: Reporter, stopping: Callable[[], bool]) -> dict[str, A
     dataset = load_dataset(job.recipe.dataset, job.data_dir, job.recipe.image_size, job.download)
     checkpoints = CheckpointStore(job.checkpoints, identity(job.recipe, dataset.fingerprint))
 
-    report.event("phase", phase="distilling")
-    distilling = Distilling(job.recipe, dataset, device, checkpoints, job.checkpoint_interval_s, report, stopping)
-    synthetic = distilling.finish()
+    distilling = Distilling(
+        job.recipe, dataset, device, checkpoints, job.checkpoint_interval_s, report, stopping, job.cache
+    )
+    distillation = distilling.finish()
 
     report.event("phase", phase="evaluating")
-    judging = Judging(job.recipe, dataset, device, checkpoints.beside("scores.json"), report, stopping)
-    evaluation, baselines = judging.evaluation(synthetic), judging.baselines()
+    judging = Judging(job.recipe, distillation, dataset, checkpoints.beside("scores.json"), report, stopping)
+    evaluation, baselines = judging.evaluation(), judging.baselines()
 
     report.event("phase", phase="publishing")
     result = Result(
-        synthetic, job.recipe, dataset, distilling.curve(), evaluation, baselines, provenance(job.job_id, device)
-    )
+        distillation.synthetic, distillation.training_set(), job.recipe, dataset, distilling.curve(), evaluation,
+        baselines, provenance(job.job_id, device),
+    )  # fmt: skip
     write_result(result, job.output)
     return summary(job.recipe, evaluation, baselines, {"distil": distilling.seconds, "evaluate": judging.seconds})
 
@@ -117,12 +122,12 @@ def summary(
 
 def budget(recipe: Recipe) -> dict[str, Any]:
     """Steps and epochs, the recipe's own before anything was overridden, and whether the papers ran all of it so."""
-    own = make_recipe(recipe.method, recipe.dataset, recipe.ipc, recipe.seed, {"image_size": recipe.image_size})
+    own = own_recipe(recipe)
     as_published = {"evaluation": recipe.evaluation.model_copy(update=_HOW_OFTEN)}
     return {
         "steps": recipe.steps,
         "recipe_steps": own.steps,
         "epochs": recipe.evaluation.epochs,
         "recipe_epochs": own.evaluation.epochs,
-        "published": is_published(recipe.dataset, recipe.ipc) and recipe.model_copy(update=as_published) == own,
+        "published": is_published(recipe) and recipe.model_copy(update=as_published) == own,
     }

@@ -98,6 +98,7 @@ class Supervisor:
             "device": self._settings.device,
             "checkpoints": str(checkpoints),
             "output": str(staged),
+            "cache": str(self._settings.cache),
             "checkpoint_interval_s": self._settings.checkpoint_interval_s,
             "attempt": job.attempt,
             "grace_s": self._settings.grace_s,

@@ -1,38 +1,31 @@
 """What can be asked for: methods with their parameters, and datasets."""
 
 from dataclasses import asdict
-from typing import Any
 
 from fastapi import APIRouter
 
 from api.dependencies import SettingsDep
 from api.problems import Problem
-from api.schemas import Dataset, DatasetList, Method, MethodDetail, MethodList
+from api.schemas import Dataset, DatasetList, MethodDetail, MethodList
 from dream_core.catalog import DATASETS, METHODS
 from dream_core.inventory import inventory
-from dream_core.recipes import EvaluationRecipe, Recipe
+from dream_core.recipes.description import describe, describe_all
 
 router = APIRouter(prefix="/v1", tags=["catalog"])
-
-_OF_THE_SPEC = ("method", "dataset", "ipc", "seed", "evaluation")
 
 
 @router.get("/methods")
 def list_methods() -> MethodList:
-    """The distillation methods."""
-    return MethodList(data=[Method.model_validate(asdict(facts)) for facts in METHODS.values()])
+    """The distillation methods, each with what can be set for it and what it takes by itself."""
+    return MethodList(data=[MethodDetail.model_validate(method) for method in describe_all()])
 
 
 @router.get("/methods/{name}")
 def get_method(name: str) -> MethodDetail:
-    """One method, with JSON Schemas of what may stand in `spec.params` and `spec.evaluation`."""
+    """One method, as it stands in the list of all."""
     if name not in METHODS:
         raise Problem("NOT_FOUND", f"there is no method {name!r}; known: {', '.join(METHODS)}")
-    return MethodDetail(
-        **asdict(METHODS[name]),
-        params_schema=_optional(Recipe.model_json_schema(), without=_OF_THE_SPEC),
-        evaluation_schema=_optional(EvaluationRecipe.model_json_schema()),
-    )
+    return MethodDetail.model_validate(describe(name))
 
 
 @router.get("/datasets")
@@ -46,10 +39,3 @@ def list_datasets(settings: SettingsDep) -> DatasetList:
             for found in inventory(settings.data_dir)
         ]
     )
-
-
-def _optional(schema: dict[str, Any], without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The schema of overrides: whatever is left out takes the published value, so nothing is required."""
-    properties = {name: value for name, value in schema["properties"].items() if name not in without}
-    kept = {key: value for key, value in schema.items() if key not in ("required", "properties", "$defs")}
-    return kept | {"properties": properties}

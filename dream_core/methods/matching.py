@@ -1,46 +1,59 @@
-"""IDC and DREAM: learn images whose loss gradients match those of real images.
+"""DC, DSA, DM, IDC, DREAM and DREAM+: learn images that a network cannot tell from real ones by what it learns of them.
 
     for outer in range(outer_iterations):
-        θ ← a fresh network;  S ← clamp(S, 0, 1)
+        θ ← a fresh network  [DREAM+: trained on the real images once];  [IDC: S ← clamp(S, 0, 1)]
         for inner in range(inner_iterations):
             for every class c:
-                R ← real images of c: random (IDC), or representatives by k-means every `interval` (DREAM)
-                S_c ← the decoded synthetic images of c
-                ω ← one augmentation for both
-                step the pixels of S_c down  distance(∇_θ loss(A_ω R), ∇_θ loss(A_ω S_c))
-            train θ on `n_data` random real images
+                R ← real images of c: random, or representatives by k-means every `interval` (DREAM)
+                S_c ← the synthetic images of c  [IDC: decoded]
+                ω ← one augmentation for both  [DC: none]
+                g_c ← the gradient, with respect to the pixels, of
+                    distance(∇_θ loss(A_ω R), ∇_θ loss(A_ω S_c))   DC, DSA, IDC
+                    distance(mean φ_θ(A_ω R), mean φ_θ(A_ω S_c))   DM;  DREAM+: the sum of both
+            step the pixels down g
+            train θ on real images (IDC), on S (DC, DSA), or not at all (DM)
 
-Source: IDC (Kim et al. 2022), algorithm 1; DREAM (Liu et al. 2023), algorithm 1; both codes for everything else.
+DREAM is a choice of R and of what S starts from, and goes with each of the others.
+
+Source: algorithm 1 of DC (Zhao et al. 2021), DM (Zhao & Bilen 2023), IDC (Kim et al. 2022) and DREAM (Liu et al.
+2023); their codes for everything else.
 """
 
-from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dream_core import networks
-from dream_core.augmentation import augment, draw_stack
+from dream_core.augmentation import Draw, augment
 from dream_core.clustering import choose_engine
-from dream_core.datasets import Dataset, LabeledImages
+from dream_core.datasets import Dataset
 from dream_core.errors import Diverged
 from dream_core.images import Normalize, to_unit
-from dream_core.objectives import GradientMatching
+from dream_core.methods import Progress
+from dream_core.methods.initialisation import initial_images
+from dream_core.methods.pixel_sgd import PixelSGD
+from dream_core.objectives import Matching
 from dream_core.randomness import Shuffle, stream
-from dream_core.recipes.schema import Recipe
-from dream_core.selection import RandomSelection, Representatives, RepresentativeSelection, Selection
-from dream_core.synthetic import SyntheticSet, noise, tile
+from dream_core.recipes import MatchingRecipe
+from dream_core.selection import Representatives, make_selection
+from dream_core.subject import TrainingSet
+from dream_core.synthetic import SyntheticSet
 from dream_core.timing import Stopwatch
-from dream_core.training import sgd, training_step
+from dream_core.training import (
+    DRAWS,
+    Augmentation,
+    load_network_state,
+    network_state,
+    saved,
+    sgd,
+    train_epoch,
+    training_step,
+    under,
+)
 
-
-@dataclass(frozen=True)
-class Progress:
-    """What one inner iteration did: its number from 1, the matching loss per class, where its seconds went."""
-
-    step: int
-    steps: int
-    loss: float
-    seconds: dict[str, float]
+_CALIBRATION = 16
+"""Real images of each class that set the statistics of batch normalisation (DC)."""
 
 
 class MatchingLoop:
@@ -48,11 +61,12 @@ class MatchingLoop:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: MatchingRecipe,
         dataset: Dataset,
         device: torch.device,
         state: dict[str, Tensor] | None = None,
         synchronize: bool = False,
+        cache: Path | None = None,
     ):
         self.recipe, self.dataset, self.device = recipe, dataset, device
         self.classes, self.channels = len(dataset.class_names), dataset.train.images.shape[1]
@@ -61,21 +75,19 @@ class MatchingLoop:
         self.step_number = 0
         engine = choose_engine(recipe.clustering, device)
         representatives = Representatives(recipe, engine, self.normalize, device, self.watch)
-        self.selection: Selection = (
-            RandomSelection(recipe, dataset.train)
-            if recipe.selection == "random"
-            else RepresentativeSelection(recipe, dataset.train, representatives)
-        )
+        self.selection = make_selection(recipe, dataset.train, representatives)
+        self.augmentation_net = Augmentation(recipe.augmentation_net, recipe.composition, recipe.mix_p_net)
         self.batches = Shuffle(len(dataset.train), recipe.batch_real, recipe.seed, "train", drop_last=False)
         self.batches_taken = 0
-        self.new_network()
+        self.new_network(warm=state is None)
+        space = self.normalize if recipe.space == "normalized" else None
         images = (
-            initial_images(recipe, dataset.train, representatives, self.network).to(device)
+            initial_images(recipe, dataset.train, representatives, self.network, space).to(device)
             if state is None
             else torch.empty_like(state["images"], device=device)
         )
-        self.synthetic = SyntheticSet(images, self.classes, recipe.ipc, recipe.factor, recipe.formation)
-        self.image_sgd = ClassSGD(self.synthetic, recipe.lr_img, recipe.momentum_img)
+        self.synthetic = SyntheticSet(images, self.classes, recipe.ipc, recipe.factor, recipe.formation, space)
+        self.image_sgd = PixelSGD(self.synthetic, recipe.lr_img, recipe.momentum_img, recipe.image_step == "joint")
         if state is not None:
             self.load_state_dict(state)
         self.watch.take()  # the steps' seconds are the steps' own
@@ -88,148 +100,155 @@ class MatchingLoop:
         if inner == 0:
             if outer > 0:  # outer iteration 0 keeps the network that chose the initial images
                 self.new_network()
-            self.synthetic.images.clamp_(0, 1)
-        losses = [self.match_class(label, outer, inner) for label in range(self.classes)]
-        with self.watch("network"):
-            self.train_network()
+            if self.synthetic.space is None:
+                self.synthetic.images.clamp_(0, 1)
+        if self.calibrates:
+            self.calibrate(outer, inner)
+        if self.mixes_classes:
+            losses, gradients = self.match_together(outer, inner)
+        else:
+            losses, gradients = zip(*(self.match_class(c, outer, inner) for c in range(self.classes)), strict=True)
         loss = float(torch.stack(losses).mean())
-        if not loss < float("inf"):
-            raise Diverged(f"the matching loss became {loss} at step {self.step_number + 1}; lower lr_img or lr_net")
+        if not (loss < float("inf") and all(bool(gradient.isfinite().all()) for gradient in gradients)):
+            told = f"the matching loss became {loss} at step {self.step_number + 1}"
+            raise Diverged(f"{told}; lower lr_img or lr_net")
+        for label, gradient in enumerate(gradients):
+            self.image_sgd.step(label, gradient)
+        with self.watch("network"):
+            self.train_network(outer, inner)
         self.step_number += 1
         return Progress(self.step_number, self.recipe.steps, loss, self.watch.take())
 
-    def match_class(self, label: int, outer: int, inner: int) -> Tensor:
-        """Step the pixels of one class towards its real images' gradients; return the loss, detached."""
-        recipe, key = self.recipe, (outer, inner, label)
+    def match_class(self, label: int, outer: int, inner: int) -> tuple[Tensor, Tensor]:
+        """The loss of a class, detached, and its gradient with respect to the class's pixels."""
         chosen = self.selection.batch(label, self.network, outer, inner)
         with self.watch("matching"):
-            real = to_unit(self.dataset.train.of_class(label)[chosen], self.device)
-            stored = self.image_sgd.open(label)
-            synthetic = self.synthetic.decode(stored)
-            if len(synthetic) > recipe.batch_syn_max:
-                some = torch.randperm(len(synthetic), generator=stream(recipe.seed, "sample", *key))
-                synthetic = synthetic[some[: recipe.batch_syn_max].to(self.device)]
-            draw = draw_stack(recipe.augmentation, 1, recipe.image_size, stream(recipe.seed, "augment", *key))
-            real, synthetic = (augment(self.normalize(images), draw) for images in (real, synthetic))
+            stored = self.image_sgd.at_turn(label)
+            real, synthetic = self.inputs(label, chosen, stored, outer, inner)
             loss = self.objective.loss(real, synthetic, label)
             (gradient,) = torch.autograd.grad(loss, stored)
-            self.image_sgd.close(label, gradient)
-        return loss.detach()
+        return loss.detach(), gradient
 
-    def train_network(self) -> None:
-        """Train θ on at least `n_data` further images of the shuffled training set."""
+    def match_together(self, outer: int, inner: int) -> tuple[list[Tensor], list[Tensor]]:
+        """The same for all classes in one batch, so that batch normalisation sees them mixed (DM)."""
+        chosen = [self.selection.batch(label, self.network, outer, inner) for label in range(self.classes)]
+        with self.watch("matching"):
+            stored = [self.image_sgd.at_turn(label) for label in range(self.classes)]
+            batches = [self.inputs(c, chosen[c], stored[c], outer, inner) for c in range(self.classes)]
+            losses = self.objective.loss_together([real for real, _ in batches], [fake for _, fake in batches])
+            gradients = torch.autograd.grad(torch.stack(losses).sum(), stored)
+        return [loss.detach() for loss in losses], list(gradients)
+
+    def inputs(self, label: int, chosen: Tensor, stored: Tensor, outer: int, inner: int) -> tuple[Tensor, Tensor]:
+        """What the network is shown of a class: real images and stored ones, decoded, under one augmentation."""
+        recipe, key = self.recipe, (outer, inner, label)
+        synthetic = self.decode(stored)
+        if len(synthetic) > recipe.batch_syn_max:
+            some = torch.randperm(len(synthetic), generator=stream(recipe.seed, "sample", *key))
+            synthetic = synthetic[some[: recipe.batch_syn_max].to(self.device)]
+        generator = stream(recipe.seed, "augment", *key)
+        draw: Draw = DRAWS[recipe.composition](recipe.augmentation, 1, recipe.image_size, generator)
+        real = self.normalize(to_unit(self.dataset.train.of_class(label)[chosen], self.device))
+        return augment(real, draw), augment(synthetic, draw)
+
+    def train_network(self, outer: int, inner: int) -> None:
+        """Train θ between two inner iterations, on what the recipe says."""
+        if self.recipe.network_data == "real":
+            self.train_on_real(self.recipe.n_data)
+        elif self.recipe.network_data == "synthetic" and inner + 1 < self.recipe.inner_iterations:
+            self.train_on_synthetic(outer, inner)
+
+    def train_on_real(self, least: int) -> None:
+        """At least so many further images of the shuffled training set."""
         seen = 0
-        while seen < self.recipe.n_data:
+        while seen < least:
             batch = self.batches[self.batches_taken]
             images = self.normalize(to_unit(self.dataset.train.images[batch], self.device))
             labels = self.dataset.train.labels[batch].to(self.device)
             generator = stream(self.recipe.seed, "train", self.batches_taken)
-            how = (self.recipe.augmentation_net, self.recipe.mix_p_net)
-            training_step(self.network, self.network_sgd, images, labels, *how, generator)
+            training_step(self.network, self.network_sgd, images, labels, self.augmentation_net, generator)
             seen += len(batch)
             self.batches_taken += 1
 
-    def new_network(self) -> None:
-        """A fresh θ with a fresh optimiser, for the outer iteration that begins."""
-        outer = self.step_number // self.recipe.inner_iterations
-        generator = stream(self.recipe.seed, "network", outer)
-        self.network = networks.matched_network(self.recipe, self.channels, self.classes, generator, self.device)
-        self.network.train()
-        self.network_sgd = sgd(self.network, self.recipe.lr_net, self.recipe.momentum_net, self.recipe.weight_decay_net)
-        self.objective = GradientMatching(self.network, self.recipe.metric)
+    @torch.no_grad()
+    def synthetic_inputs(self) -> tuple[Tensor, Tensor]:
+        """All synthetic images as the network sees them, and their labels."""
+        inputs = [self.decode(self.synthetic.of_class(label)) for label in range(self.classes)]
+        labels = torch.arange(self.classes, device=self.device).repeat_interleave(len(inputs[0]))
+        return torch.cat(inputs), labels
 
-    # ------------------------------------------------------------ saving and resuming
+    def train_on_synthetic(self, outer: int, inner: int) -> None:
+        """`epochs_net` passes over the synthetic images as they are now."""
+        inputs, labels = self.synthetic_inputs()
+        key = ("train synthetic", outer, inner)
+        batches = Shuffle(len(inputs), self.recipe.batch_net, self.recipe.seed, *key, "order", drop_last=False)
+        fetch = lambda batch: (inputs[batch], labels[batch])  # noqa: E731
+        self.network.train()
+        for epoch in range(self.recipe.epochs_net):
+            how = self.augmentation_net
+            train_epoch(self.network, self.network_sgd, batches, epoch, fetch, how, self.recipe.seed, key)
+
+    def new_network(self, warm: bool = True) -> None:
+        """A fresh θ with a fresh optimiser, for the outer iteration that begins."""
+        recipe, outer = self.recipe, self.step_number // self.recipe.inner_iterations
+        generator = stream(recipe.seed, "network", outer)
+        self.network = networks.matched_network(recipe, self.channels, self.classes, generator, self.device)
+        self.network.train()
+        self.network_sgd = sgd(self.network, recipe.lr_net, recipe.momentum_net, recipe.weight_decay_net)
+        self.objective = Matching(self.network, recipe.objective, recipe.metric, recipe.matched)
+        norms = [module for module in self.network.modules() if isinstance(module, nn.BatchNorm2d)]
+        self.mixes_classes = bool(norms) and recipe.objective == "feature"
+        self.calibrates = norms if norms and recipe.network_data == "synthetic" else []
+        if warm and recipe.warmup_epochs:
+            with self.watch("warm-up"):
+                self.train_on_real(round(recipe.warmup_epochs * len(self.dataset.train)))
+
+    def calibrate(self, outer: int, inner: int) -> None:
+        """Let batch normalisation see real images of all classes, then hold its statistics (DC)."""
+        train, key = self.dataset.train, (outer, inner)
+        some = [
+            train.of_class(label)[
+                torch.randperm(count, generator=stream(self.recipe.seed, "calibrate", *key, label))[:_CALIBRATION]
+            ]
+            for label, count in enumerate(train.counts)
+        ]
+        self.network.train()
+        with torch.no_grad():
+            self.network(self.normalize(to_unit(torch.cat(some), self.device)))
+        for norm in self.calibrates:
+            norm.eval()
+
+    def decode(self, stored: Tensor) -> Tensor:
+        """Network inputs that stored images stand for. They are decoded as pixels, wherever they are learned."""
+        space = self.synthetic.space
+        if space is None:
+            return self.normalize(self.synthetic.decode(stored))
+        return stored if self.recipe.factor == 1 else space(self.synthetic.decode(space.inverse(stored)))
+
+    # ------------------------------------------------------------ the result, saving and resuming
+
+    def training_set(self, images: Tensor | None = None, labels: Tensor | None = None) -> TrainingSet:
+        """The decoded images, normalised for training."""
+        if images is None or labels is None:
+            images, labels = self.synthetic.decoded()
+        return TrainingSet(images, labels, self.normalize)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that the next step depends on, as copies. Random streams are keyed by the step and need no saving."""
+        """All that the next step depends on, as copies."""
         state = {
             "step": torch.tensor(self.step_number),
             "batches_taken": torch.tensor(self.batches_taken),
             "images": self.synthetic.images,
             "images_momentum": self.image_sgd.momentum_buffer,
         }
-        state |= {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        for name, parameter in self.network.named_parameters():
-            if (buffer := self.network_sgd.state[parameter].get("momentum_buffer")) is not None:
-                state[f"network_momentum.{name}"] = buffer
-        state |= {f"selection.{name}": value for name, value in self.selection.state_dict().items()}
-        return {
-            name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()
-        }
+        state |= network_state(self.network, self.network_sgd)
+        return saved(state | {f"selection.{name}": value for name, value in self.selection.state_dict().items()})
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from `state_dict()` of a loop with the same recipe and dataset."""
         self.step_number, self.batches_taken = int(state["step"]), int(state["batches_taken"])
         self.synthetic.images.copy_(state["images"])
         self.image_sgd.momentum_buffer.copy_(state["images_momentum"])
-        self.new_network()
-        self.network.load_state_dict(_under("network.", state))
-        momentum = _under("network_momentum.", state)
-        for name, parameter in self.network.named_parameters():
-            if name in momentum:
-                buffer = torch.empty_like(parameter.detach()).copy_(momentum[name])
-                self.network_sgd.state[parameter]["momentum_buffer"] = buffer
-        self.selection.load_state_dict(_under("selection.", state))
-
-
-def initial_images(
-    recipe: Recipe, train: LabeledImages, representatives: Representatives, network: networks.ConvNet
-) -> Tensor:
-    """What the pixels start from: float [classes · ipc, C, H, W] in [0, 1], real ones tiled into the factor's grid.
-
-    `representative` takes the k-means representatives, in the features of the untrained network of outer iteration 0.
-    """
-    count = recipe.ipc * recipe.factor**2
-    if recipe.init == "noise":
-        return noise(recipe.ipc * len(train.counts), train.images.shape[1:], stream(recipe.seed, "init"))
-    grids = []
-    for label in range(len(train.counts)):
-        images = train.of_class(label)
-        match recipe.init:
-            case "first":
-                chosen = torch.arange(count)
-            case "random":
-                chosen = torch.randperm(len(images), generator=stream(recipe.seed, "init", label))[:count]
-            case _:
-                chosen = representatives(images, network, count, ("init", label), per_cluster=1)
-        grids.append(tile(to_unit(images[chosen]), recipe.factor))
-    return torch.cat(grids)
-
-
-class ClassSGD:
-    """SGD with momentum on the pixels, class by class, as the published code's one optimiser would do it.
-
-    That code steps the whole tensor after every class, so that each class's pixels also coast by their momentum
-    while the others take their turns: C − 1 steps with zero gradient between two of its own. Those steps are a
-    geometric sum, taken here at once: `open` does the ones before the class's own turn, `close` those after it.
-    The result is the sequential loop's, and classes do not touch each other.
-    """
-
-    def __init__(self, synthetic: SyntheticSet, lr: float, momentum: float):
-        self.synthetic, self.lr, self.momentum = synthetic, lr, momentum
-        self.momentum_buffer = torch.zeros_like(synthetic.images)
-
-    def open(self, label: int) -> Tensor:
-        """Bring a class's pixels to its turn; return them as a leaf to take the gradient of."""
-        self._coast(label, steps=label)
-        return self.synthetic.of_class(label).detach().clone().requires_grad_()
-
-    def close(self, label: int, gradient: Tensor) -> None:
-        """Step a class by its gradient and let it coast through the turns of the classes after it."""
-        buffer = self._buffer(label).mul_(self.momentum).add_(gradient)
-        self.synthetic.of_class(label).sub_(buffer, alpha=self.lr)
-        self._coast(label, steps=self.synthetic.classes - 1 - label)
-
-    def _coast(self, label: int, steps: int) -> None:
-        buffer = self._buffer(label)
-        distance = sum(self.momentum**n for n in range(1, steps + 1))
-        self.synthetic.of_class(label).sub_(buffer, alpha=self.lr * distance)
-        buffer.mul_(self.momentum**steps)
-
-    def _buffer(self, label: int) -> Tensor:
-        ipc = self.synthetic.ipc
-        return self.momentum_buffer[label * ipc : (label + 1) * ipc]
-
-
-def _under(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        self.new_network(warm=False)
+        load_network_state(self.network, self.network_sgd, state)
+        self.selection.load_state_dict(under("selection.", state))

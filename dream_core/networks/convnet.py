@@ -1,6 +1,8 @@
 """ConvNet-D, the network that nearly all of dataset distillation is done with."""
 
-from torch import Tensor, nn
+from torch import nn
+
+from dream_core.networks.base import Network, normalisation, padded
 
 ACTIVATIONS = {
     "relu": lambda: nn.ReLU(inplace=True),
@@ -11,10 +13,11 @@ ACTIVATIONS = {
 POOLINGS = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
 
 
-class ConvNet(nn.Module):
+class ConvNet(Network):
     """`depth` blocks of 3x3 convolution, normalisation, activation and 2x2 pooling, then one linear layer.
 
-    Images of 28 pixels are padded to 32 by the first convolution, as in all codes of the field.
+    Images of 28 pixels are padded to 32 by the first convolution, as in all codes of the field. Features:
+    width · side², 2048 for 28 and 32 pixels at depth 3.
 
     Args:
         channels, size: of the input, float [N, channels, size, size].
@@ -39,38 +42,14 @@ class ConvNet(nn.Module):
         activation: str = "relu",
         pooling: str = "average",
     ):
-        super().__init__()
-        side = 32 if size == 28 else size
+        side, padding = padded(size, 1)
         layers: list[nn.Module] = []
         for block in range(depth):
-            padding = 3 if size == 28 and block == 0 else 1
-            layers.append(nn.Conv2d(channels if block == 0 else width, width, kernel_size=3, padding=padding))
-            layers += _normalisation(norm, width, side)
+            first = block == 0
+            layers.append(nn.Conv2d(channels if first else width, width, 3, padding=padding if first else 1))
+            layers += [nn.LayerNorm([width, side, side])] if norm == "layer" else normalisation(norm, width)
             layers.append(ACTIVATIONS[activation]())
             if pooling != "none":
                 layers.append(POOLINGS[pooling](2))
                 side //= 2
-        self.features = nn.Sequential(*layers)
-        self.classifier = nn.Linear(width * side * side, classes)
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Features φ(x) before the classifier: [N, width · side²], 2048 for 28 and 32 pixels at depth 3."""
-        return self.features(x).flatten(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits [N, classes]."""
-        return self.classifier(self.embed(x))
-
-
-def _normalisation(norm: str, width: int, side: int) -> list[nn.Module]:
-    match norm:
-        case "instance":
-            return [nn.GroupNorm(width, width)]
-        case "group":
-            return [nn.GroupNorm(4, width)]
-        case "layer":
-            return [nn.LayerNorm([width, side, side])]
-        case "batch":
-            return [nn.BatchNorm2d(width)]
-        case _:
-            return []
+        super().__init__(nn.Sequential(*layers), width * side * side, classes)

@@ -1,26 +1,61 @@
 """Published hyperparameters per method x dataset x IPC, each value overridable and validated. Imports no torch."""
 
 import math
+from types import ModuleType
 from typing import Any
 
 from pydantic import ValidationError
 
-from dream_core.catalog import METHODS, find_dataset
+from dream_core.catalog import METHODS, NETWORKS, find_dataset
 from dream_core.errors import InvalidRecipe
-from dream_core.recipes.published import is_published, settings
-from dream_core.recipes.schema import EvaluationRecipe, Recipe
+from dream_core.recipes import coresets, matching, recovery, trajectory, unrolled
+from dream_core.recipes.choice import Choice, whole
+from dream_core.recipes.coresets import CoresetRecipe
+from dream_core.recipes.matching import MatchingRecipe
+from dream_core.recipes.recovery import RecoveryRecipe
+from dream_core.recipes.schema import ClusteringRecipe, EvaluationRecipe, Recipe
+from dream_core.recipes.trajectory import TrajectoryRecipe
+from dream_core.recipes.unrolled import UnrolledRecipe
 
 __all__ = [
-    "PUBLISHED_EPOCHS",
+    "OF_THE_SPEC",
+    "ClusteringRecipe",
+    "CoresetRecipe",
     "EvaluationRecipe",
+    "MatchingRecipe",
     "Recipe",
+    "RecoveryRecipe",
+    "TrajectoryRecipe",
+    "UnrolledRecipe",
     "check_fits",
     "convnet_depth",
     "is_published",
     "make_recipe",
+    "own_recipe",
+    "read_recipe",
+    "recipe_class",
 ]
 
-PUBLISHED_EPOCHS = EvaluationRecipe.model_fields["epochs"].default
+OF_THE_SPEC = ("method", "dataset", "ipc", "seed", "evaluation")
+"""Fields of a recipe that stand at the top of a job's spec, beside `params`."""
+
+_FAMILIES: dict[str, tuple[type[Recipe], ModuleType]] = {
+    "matching": (MatchingRecipe, matching),
+    "trajectory": (TrajectoryRecipe, trajectory),
+    "unrolled": (UnrolledRecipe, unrolled),
+    "recovery": (RecoveryRecipe, recovery),
+    "coresets": (CoresetRecipe, coresets),
+}
+
+
+def recipe_class(method: str) -> type[Recipe]:
+    """The kind of recipe that a method has. Raises InvalidRecipe for an unknown method."""
+    return _family(method)[0]
+
+
+def read_recipe(values: dict[str, Any]) -> Recipe:
+    """A complete recipe from its `model_dump()`."""
+    return recipe_class(values["method"]).model_validate(values)
 
 
 def make_recipe(
@@ -33,7 +68,7 @@ def make_recipe(
 ) -> Recipe:
     """The published recipe for a method, dataset and IPC, with the user's own values in place of some.
 
-    `params` are fields of `Recipe` (such as `outer_iterations`), `evaluation` fields of `EvaluationRecipe`.
+    `params` are fields of the method's recipe (such as `iterations`), `evaluation` fields of `EvaluationRecipe`.
     Settings that hang on others (the pixels' learning rate on IPC, MNIST's augmentation on the factor) follow
     the user's values unless given themselves.
 
@@ -41,10 +76,9 @@ def make_recipe(
     ill-typed parameter, an IPC or factor that the dataset cannot serve.
     """
     params, evaluation = dict(params or {}), dict(evaluation or {})
-    if method not in METHODS:
-        raise InvalidRecipe([("method", f"there is no method {method!r}; known: {', '.join(METHODS)}")])
+    family, published = _family(method)
     facts = find_dataset(dataset)
-    if reserved := params.keys() & {"method", "dataset", "ipc", "seed", "evaluation"}:
+    if reserved := params.keys() & set(OF_THE_SPEC):
         raise InvalidRecipe(
             [(f"params.{name}", "is not a parameter; set it at the top level") for name in sorted(reserved)]
         )
@@ -53,19 +87,40 @@ def make_recipe(
             [("params.image_size", f"{dataset} has {facts.size} pixels; only folder:PATH can be resized")]
         )
 
-    image_size = facts.size if facts else _integer(params.get("image_size"), 32)
-    factor = _integer(params.get("factor"), None)
-    values = settings(method, dataset, _integer(ipc, 1), image_size, factor, facts.flips if facts else True)
-    values["evaluation"] = values["evaluation"] | evaluation
+    image_size = facts.size if facts else whole(params.get("image_size"), 32)
+    values: dict[str, Any] = {"image_size": image_size, "depth": convnet_depth(image_size)}
+    values |= published.settings(Choice(method, dataset, whole(ipc, 1), image_size, facts, params))
+    depth = {"depth": values["depth"]}
+    values["evaluation"] = _with_norm(depth | values["evaluation"], evaluation)
     identity = {"method": method, "dataset": dataset, "ipc": ipc, "seed": seed}
     try:
-        recipe = Recipe.model_validate(
-            {"image_size": image_size, "depth": convnet_depth(image_size)} | values | params | identity
-        )
+        recipe = family.model_validate(_with_norm(values, params) | identity)
     except ValidationError as error:
         raise InvalidRecipe([_problem(details["loc"], details["msg"]) for details in error.errors()]) from None
     check_fits(recipe, facts.smallest_class if facts else None)
     return recipe
+
+
+def own_recipe(recipe: Recipe) -> Recipe:
+    """The recipe as it is before anything is overridden, for the same method, base, dataset and IPC."""
+    params: dict[str, Any] = {"image_size": recipe.image_size}
+    if recipe.method == "dream" and isinstance(recipe, MatchingRecipe):
+        params["base"] = recipe.base
+    return make_recipe(recipe.method, recipe.dataset, recipe.ipc, recipe.seed, params)
+
+
+def is_published(recipe: Recipe) -> bool:
+    """Whether the default settings for this method, dataset and IPC are ones that the papers ran."""
+    if isinstance(recipe, MatchingRecipe) and recipe.method == "dream" and recipe.base != "idc":
+        return False
+    datasets = _family(recipe.method)[1].PUBLISHED.get(recipe.method, {})
+    return recipe.ipc in datasets.get(recipe.dataset, ())
+
+
+def source_of(method: str) -> str:
+    """Where a method's default values come from."""
+    module = _family(method)[1]
+    return module.SOURCES[method] if module is matching else module.SOURCE
 
 
 def convnet_depth(image_size: int) -> int:
@@ -74,33 +129,72 @@ def convnet_depth(image_size: int) -> int:
 
 
 def check_fits(recipe: Recipe, smallest_class: int | None) -> None:
-    """Raise InvalidRecipe where the dataset is too small for the IPC, or the images for the factor.
+    """Raise InvalidRecipe where the dataset is too small for the IPC, or the images for the network or the factor.
 
     `smallest_class` is the number of training images of the smallest class, None where it is not yet known.
     """
-    problems: list[tuple[str, str]] = []
-    size, needed = recipe.image_size, recipe.ipc * recipe.factor**2
+    problems = recipe.problems()
+    problems += _network_problems("params", recipe.network, recipe.norm, recipe.image_size, recipe.depth)
+    if recipe.network == "convnet" and recipe.pooling != "none":
+        problems += _pooling_problems("params", recipe.image_size, recipe.depth)
+    judge = recipe.evaluation
+    problems += _network_problems("evaluation", judge.network, judge.norm, recipe.image_size, judge.depth)
+    if judge.network == "convnet" and judge.depth:
+        problems += _pooling_problems("evaluation", recipe.image_size, judge.depth)
+    if judge.mode == "replay" and not isinstance(recipe, UnrolledRecipe):
+        problems.append(("evaluation.mode", "only dd learns steps that can be replayed; use train"))
+    if judge.mode == "soft" and not isinstance(recipe, RecoveryRecipe):
+        problems.append(("evaluation.mode", "only sre2l has soft labels; use train"))
+    if judge.lr == "learned" and not isinstance(recipe, TrajectoryRecipe):
+        problems.append(("evaluation.lr", "only mtt learns a rate; give a number"))
+
+    needed = recipe.real_images_to_start
     holds = f"the smallest class of {recipe.dataset} has only {smallest_class} training images"
-    if size // recipe.factor < 2:
-        told = f"a grid of {recipe.factor} x {recipe.factor} does not fit {size} pixels; use at most {size // 2}"
-        problems.append(("params.factor", told))
-    if recipe.pooling != "none" and size >> recipe.depth < 1:
-        told = f"{recipe.depth} poolings leave nothing of {size} pixels; use at most {int(math.log2(size))}"
-        problems.append(("params.depth", told))
-    if recipe.per_cluster > recipe.batch_real:
-        problems.append(("params.per_cluster", f"must not exceed batch_real, which is {recipe.batch_real}"))
     if smallest_class is not None and recipe.ipc > smallest_class:
         problems.append(("ipc", f"{recipe.ipc} images per class, but {holds}; use at most that"))
-    elif smallest_class is not None and recipe.init != "noise" and needed > smallest_class:
+    elif smallest_class is not None and needed > smallest_class:
         told = f"starting from real images takes ipc x factor² = {needed} of each class, but {holds}"
         problems.append(("params.factor", f"{told}; lower ipc or factor, or set init to noise"))
     if problems:
         raise InvalidRecipe(problems)
 
 
-def _integer(value: Any, default: Any) -> Any:
-    """The value where it is a whole number, so that rules can be worked out before validation has its say."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31 else default
+def _network_problems(
+    where: str, network: str, norm: str | None, image_size: int, depth: int | None
+) -> list[tuple[str, str]]:
+    facts = NETWORKS.get(network)
+    if facts is None:
+        return [(f"{where}.network", f"there is no network {network!r}; known: {', '.join(NETWORKS)}")]
+    problems = []
+    if norm is not None and norm not in facts.norms:
+        problems.append((f"{where}.norm", f"{network} has no norm {norm!r}; use {' or '.join(facts.norms)}"))
+    if image_size < facts.smallest:
+        told = f"{network} takes images of {facts.smallest} pixels or more, not {image_size}; use convnet"
+        problems.append((f"{where}.network", told))
+    return problems
+
+
+def _pooling_problems(where: str, image_size: int, depth: int) -> list[tuple[str, str]]:
+    if image_size >> depth >= 1:
+        return []
+    told = f"{depth} poolings leave nothing of {image_size} pixels; use at most {int(math.log2(image_size))}"
+    return [(f"{where}.depth", told)]
+
+
+def _family(method: str) -> tuple[type[Recipe], ModuleType]:
+    if method not in METHODS:
+        raise InvalidRecipe([("method", f"there is no method {method!r}; known: {', '.join(METHODS)}")])
+    return _FAMILIES[METHODS[method].family]
+
+
+def _with_norm(published: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """The user's values over the published ones. A norm that is not given is the published one where the network has
+    it, else the network's usual one."""
+    values = published | own
+    facts = NETWORKS.get(str(values.get("network", "convnet")))
+    if own.get("norm") is None and facts:
+        values["norm"] = published["norm"] if published.get("norm") in facts.norms else facts.norms[0]
+    return values
 
 
 def _problem(location: tuple[int | str, ...], message: str) -> tuple[str, str]:

@@ -1,8 +1,10 @@
-"""`Recipe`: every value that decides a distillation, validated. The same recipe and seed give the same bytes."""
+"""`Recipe` and `EvaluationRecipe`: what every method has in common, validated. Each family adds its own fields."""
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from dream_core.catalog import NETWORKS
 
 Augmentations = Annotated[
     str,
@@ -12,36 +14,70 @@ Augmentations = Annotated[
 ]
 """Names of augmentation operators joined by `_`, as in `color_crop_cutout`; or `none`."""
 
+Composition = Literal["stack", "one"]
+"""`stack`: flip, color and cutout always where named, and one of the rest (IDC, DREAM). `one`: one operator of all
+that are named, drawn for the whole batch (DSA, DM, MTT)."""
+
+NetworkName = Annotated[str, Field(json_schema_extra={"enum": list(NETWORKS)})]
+Norm = Literal["instance", "batch", "layer", "group", "none"]
+
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
 Rate = Annotated[float, Field(gt=0, lt=1e30, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Values(BaseModel):
+class Values(BaseModel, frozen=True):
     # pydantic forbids unknown names, so a misspelt override is an error and never a silent default
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class EvaluationRecipe(_Values):
+class EvaluationRecipe(Values, frozen=True):
     """How a set of images is judged: train fresh networks on it, test them on the real test set.
 
-    The defaults are the protocol of IDC and DREAM, as in `test.py` of both codes.
+    The defaults are the protocol of IDC and DREAM; every method's own published protocol is its default.
     """
 
-    network: Literal["convnet"] = "convnet"
+    mode: Literal["train", "replay", "soft"] = "train"
+    """`train` on hard labels; `replay` the set's own gradient steps at its own rates (DD); `soft`: train on the
+    stored outputs of a teacher (SRe2L)."""
+    network: NetworkName = "convnet"
     """The network that is trained on the synthetic images."""
+    depth: Annotated[int, Field(ge=1, le=7)] | None = None
+    """Blocks of the ConvNet; none means 3 for 28 and 32 pixels, 4 for 64, 5 for 128."""
+    width: Positive = 128
+    """Filters in every block of the ConvNet."""
+    norm: Norm | None = None
+    """Normalisation; none means the network's usual one."""
     epochs: Positive = 1000
-    """Passes over the decoded images; 1000 is the published budget, any other is marked in the result."""
+    """Passes over the decoded images; another number than the published one is marked in the result."""
     batch_size: Positive = 64
-    lr: Rate = 0.01
-    """SGD learning rate; times 0.2 at 2/3 and at 5/6 of the epochs."""
+    """Minibatch of the training."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW."""
+    lr: Rate | Literal["learned"] = 0.01
+    """Learning rate; `learned` takes the one that the set was distilled with (MTT)."""
+    schedule: Literal["fifths", "tenth", "cosine"] = "fifths"
+    """`fifths`: times 0.2 at 2/3 and at 5/6 of the epochs (IDC). `tenth`: times 0.1 once past the half, with a fresh
+    optimiser (DC). `cosine`: down to 0."""
+    warmup: Count = 0
+    """Epochs in which `cosine` first rises from a hundredth."""
     momentum: Probability = 0.9
+    """Momentum of SGD."""
     weight_decay: NotNegative = 5e-4
+    """Weight decay of the training."""
     augmentation: Augmentations = "color_crop_flip_scale_rotate"
-    """Operators drawn per image: flip, color and cutout always where named, and one of the rest."""
+    """Operators, each image drawing its own parameters."""
+    composition: Composition = "stack"
+    """How operators go together. `stack`: flip, color and cutout always, and one of the rest. `one`: one of all, drawn
+    for the whole batch."""
     mix_p: Probability = 0.5
     """Probability of CutMix, per minibatch."""
+    temperature: Rate = 20.0
+    """Of the softened distributions that `soft` compares."""
+    temperature_squared: bool = False
+    """Whether the soft loss is multiplied by the temperature's square."""
     tests: Positive = 4
     """How often the test set is looked at while training: `best` is the best of these, `last` the last."""
     repeats: Positive = 3
@@ -54,77 +90,62 @@ class EvaluationRecipe(_Values):
     """Epochs to measure the ceiling with, where the protocol's own are too many; marked in the result."""
 
 
-class Recipe(_Values):
-    """A distillation, completely: dataset, formation, initialisation, selection, objective, networks, budget."""
+class Recipe(Values, frozen=True):
+    """A distillation, completely: dataset, network, and in the family's own class what the method does with them."""
 
-    method: Literal["idc", "dream"]
+    method: str
     dataset: str
     """A built-in name, or `folder:PATH` for an ImageFolder tree or zip."""
     ipc: Positive
-    """Stored synthetic images per class. Each decodes to `factor`² training images."""
+    """Stored synthetic images per class."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     image_size: Annotated[int, Field(ge=8, le=256)]
     """Side of the square images in pixels. Fixed by the dataset, free for `folder:`."""
 
-    network: Literal["convnet"] = "convnet"
-    """The network whose gradients are matched."""
+    network: NetworkName = "convnet"
+    """The network that the images are distilled with."""
     depth: Annotated[int, Field(ge=1, le=7)]
     """Blocks of the ConvNet: 3 for 28 and 32 pixels, 4 for 64, 5 for 128."""
     width: Positive = 128
-    """Filters in every block."""
-    norm: Literal["instance", "batch", "layer", "group", "none"] = "instance"
+    """Filters in every block of the ConvNet."""
+    norm: Norm = "instance"
+    """Normalisation between the network's layers."""
     activation: Literal["relu", "sigmoid", "leaky_relu", "swish"] = "relu"
+    """Of the ConvNet."""
     pooling: Literal["average", "max", "none"] = "average"
+    """Of the ConvNet, after every block."""
 
-    factor: Annotated[int, Field(ge=1, le=8)] = 2
-    """Multi-formation factor: a stored image is a factor x factor grid of smaller ones."""
-    formation: Literal["single", "multi", "bound"] = "single"
-    init: Literal["noise", "first", "random", "representative"]
-    """What the synthetic images start from."""
+    evaluation: EvaluationRecipe
 
-    selection: Literal["random", "representative"]
-    """Which real images a step matches: DREAM's choice is `representative`."""
-    interval: Positive = 10
-    """Inner iterations between two clusterings."""
-    per_cluster: Positive = 1
-    """Real images taken per cluster: batch_real // per_cluster clusters are formed."""
+    @property
+    def steps(self) -> int:
+        """Steps in all, those of its phases before and after the distillation included."""
+        raise NotImplementedError
+
+    @property
+    def real_images_to_start(self) -> int:
+        """Real images of each class that the initialisation takes."""
+        return 0
+
+    def problems(self) -> list[tuple[str, str]]:
+        """What does not fit together, as (field, what to do)."""
+        return []
+
+
+class ClusteringRecipe(Recipe, frozen=True):
+    """Where real images are chosen by k-means inside each class, in a network's features."""
+
     clustering: Literal["auto", "cuml", "torch", "sklearn"] = "auto"
+    """What computes k-means: cuML on NVIDIA GPUs, PyTorch, or scikit-learn; auto is cuML where it is, else PyTorch."""
     clustering_init: Literal["k-means++", "random"] = "random"
     """Starting centres: k-means++, or distinct random images."""
     clustering_iterations: Positive = 100
+    """Iterations of k-means, at most."""
+    per_cluster: Positive = 1
+    """Real images taken per cluster."""
     embedding_chunk: Positive = 128
     """Images embedded at a time; bounds memory, and changes the result by rounding only (norm=batch aside)."""
     normalize_for_selection: bool = False
     """Normalise images before they are embedded for clustering. The official code does not."""
     official: bool = False
     """Cluster exactly as the official code: start with replacement, empty clusters at zero, duplicates kept."""
-
-    metric: Literal["mse", "l1", "cosine"]
-    """Distance of convolution gradients: sum of squares, sum of absolute differences, or row-wise cosine."""
-    batch_real: Positive
-    batch_syn_max: Positive = 128
-    """Decoded synthetic images of a class matched at a time; of more, a random choice."""
-    lr_img: Rate
-    """Learning rate of the pixels, already scaled by ipc / 10 · (size / base)²."""
-    momentum_img: Probability = 0.5
-    augmentation: Augmentations = "color_crop_cutout"
-    """Siamese: one draw for the real and the synthetic images of a class."""
-
-    outer_iterations: Positive = 2000
-    """Fresh networks. The published code runs 2000, the DREAM paper says 1200."""
-    inner_iterations: Positive = 100
-    """Inner iterations per network: match every class once, then train the network."""
-    n_data: Positive
-    """Real images that the network is trained on per inner iteration."""
-    lr_net: Rate = 0.01
-    momentum_net: Probability = 0.9
-    weight_decay_net: NotNegative = 5e-4
-    augmentation_net: Augmentations = "color_crop"
-    mix_p_net: Probability = 0.5
-
-    evaluation: EvaluationRecipe
-
-    @property
-    def steps(self) -> int:
-        """Inner iterations in all."""
-        return self.outer_iterations * self.inner_iterations

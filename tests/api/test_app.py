@@ -12,6 +12,8 @@ import pytest
 
 from api.__main__ import is_loopback, main
 from api.app import create_app
+from dream_core.catalog import METHODS
+from dream_core.recipes.description import describe_all
 from jobs.settings import Settings
 from tests.api.conftest import problem, serving
 from tests.fixtures.broker import free_port
@@ -36,15 +38,38 @@ def test_not_ready_before_migration(settings, tmp_path):
 
 
 def test_methods(http):
-    listed = http.get("/v1/methods").json()["data"]
-    assert [method["name"] for method in listed] == ["idc", "dream"]
-    method = http.get("/v1/methods/dream").json()
-    assert listed[1].items() <= method.items()
+    response = http.get("/v1/methods")
+    listed = response.json()["data"]
+    assert [method["name"] for method in listed] == list(METHODS)
+    assert listed == describe_all()
+    assert len(response.content) < 300_000
+    for method in listed:
+        assert http.get(f"/v1/methods/{method['name']}").json() == method
+    method = next(method for method in listed if method["name"] == "dream")
     assert method["params_schema"]["properties"]["factor"]["maximum"] == 8
     assert "ipc" not in method["params_schema"]["properties"]
-    assert "required" not in method["params_schema"]
     assert method["evaluation_schema"]["properties"]["epochs"]["default"] == 1000
-    problem(http.get("/v1/methods/magic"), 404, "NOT_FOUND")
+
+
+def test_methods_whose_names_are_no_plain_words(http):
+    for address in ("dream+", "dream%2B"):
+        assert http.get(f"/v1/methods/{address}").json()["title"] == "DREAM+"
+    assert http.get("/v1/methods/k-center").json()["family"] == "coresets"
+
+
+def test_an_unknown_method_is_not_found_and_the_names_are_listed(http):
+    document = problem(http.get("/v1/methods/magic"), 404, "NOT_FOUND")
+    assert document["detail"] == f"there is no method 'magic'; known: {', '.join(METHODS)}"
+
+
+def test_a_preset_can_be_submitted(http):
+    method = http.get("/v1/methods/dream+").json()
+    preset = next(preset for preset in method["presets"] if preset["dataset"] == "digits")
+    spec = {"method": "dream+"} | {word: preset[word] for word in ("dataset", "ipc", "params", "evaluation")}
+    response = http.post("/v1/jobs", json={"spec": spec})
+    assert response.status_code == 202
+    resolved = response.json()["resolved_spec"]
+    assert resolved["warmup_epochs"] == method["params_schema"]["properties"]["warmup_epochs"]["default"]
 
 
 def test_datasets(http):

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from client import method_tables
+from dream_core.catalog import METHODS
 from tests.fixtures.broker import free_port
 
 JOB_ID = re.compile(r"job_[0-9a-f]{32}")
@@ -236,6 +238,100 @@ def test_what_there_is_comes_from_the_service_or_else_from_here(dream, service, 
     assert "From this machine" in here.err
     assert [set(row) for row in here.json] == [set(row) for row in answered.json]
     assert [row["name"] for row in here.json] == [row["name"] for row in answered.json]
+
+    assert (what == "datasets") or here.json == answered.json
+
+
+def test_methods_are_listed_by_family(dream):
+    lines = [line.rstrip() for line in dream("methods").out.splitlines()]
+
+    assert lines[0].split() == ["method", "what", "it", "does", "paper", "images"]
+    headings = [index for index, line in enumerate(lines) if index and not lines[index - 1] and line.startswith("   ")]
+    assert [lines[index].strip().split()[0] for index in headings] == [
+        "Matching", "Learning", "Matching", "Recovering", "Choosing",
+    ]  # fmt: skip
+    first = {line.split()[0]: line for line in lines[1:] if line and not line.startswith(" ")}
+    assert list(first)[:14] == [
+        "dc", "dsa", "dm", "idc", "dream", "dream+", "dd", "mtt", "sre2l", "random", "herding", "k-center", "kmeans",
+        "images:",
+    ]  # fmt: skip
+    assert first["mtt"].endswith("CVPR 2022      120 M")
+    assert first["dd"].endswith("2018            26 M")
+    assert first["random"].endswith("none")
+    assert "`dream methods NAME`" in lines[-1]
+
+
+def test_a_method_is_shown_with_all_that_can_be_set(dream):
+    result = dream("methods", "mtt")
+
+    assert result.code == 0
+    lines = [line.rstrip() for line in result.out.splitlines()]
+    assert lines[0] == "method         mtt"
+    assert "paper          Cazenavette et al., Dataset Distillation by Matching Training" in lines
+    assert "defaults from  MTT (Cazenavette et al. 2022); values as its authors gave them to" in lines
+    for line in (
+        "depth                1, 3 or 4     Blocks of the ConvNet: 3 for 28 and 32",
+        "width                128           Filters in every block of the ConvNet. (≥ 1)",
+        "student_steps        varies        Gradient steps that the student takes on the",
+        "momentum_expert      0             Momentum of the experts' training. (0 to 1)",
+        "optimizer            sgd           SGD with momentum, or AdamW. (sgd, adamw)",
+        "evaluation  --set evaluation.NAME=VALUE",
+        "                           student_  max_start_",
+        "dataset        ipc  steps     steps       epoch  lr_img  images  published",
+        "digits           1  5,300        50           2     100   2.9 M  no",
+        "cifar100        50  9,100        80          40    1000   260 M  yes",
+    ):
+        assert line in lines
+    assert dream("methods", "mtt", "--json").json["name"] == "mtt"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_methods_page_fits_80_columns_and_cuts_nothing(dream, name):
+    result = dream("methods", name)
+
+    assert result.code == 0
+    assert widest(result.out) <= 80
+    assert "…" not in result.out
+
+
+def test_an_unknown_method_is_refused_with_the_names(dream, monkeypatch):
+    result = dream("methods", "magic")
+
+    assert (result.code, result.out) == (1, "")
+    assert "there is no method 'magic'" in result.err
+    assert "dream+, dd, mtt" in result.err
+
+    monkeypatch.delenv("DREAM_URL")
+    monkeypatch.setattr("client.transport.DEFAULT_URL", f"http://127.0.0.1:{free_port()}")
+    here = json.loads(dream("methods", "magic", "--json").err.splitlines()[-1])
+    assert "dream+, dd, mtt" in here["error"]["advice"]
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ({"type": "integer", "minimum": 1, "exclusiveMaximum": 2**31}, "≥ 1"),
+        ({"type": "integer", "minimum": 1, "maximum": 8}, "1 to 8"),
+        ({"type": "number", "exclusiveMinimum": 0}, "> 0"),
+        ({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}, "≥ 1, or null"),
+        ({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": "learned"}]}, "> 0, or learned"),
+        ({"enum": ["a", "b:c", "b:d", "e"]}, "a, e, b:{c, d}"),
+        ({"enum": ["only"]}, "only only"),
+        ({"type": "boolean"}, ""),
+        ({"type": "string"}, ""),
+    ],
+)
+def test_allowed_values_in_words(field, text):
+    assert method_tables.allowed_text(field) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "none"), (50_000, "50,000"), (123_456, "0.1 M"), (9_960_000, "10 M"), (736e6, "740 M"), (999.9e6, "1.0 G"),
+     (12.3e9, "12 G"), (1.2e13, "12,000 G")],
+)  # fmt: skip
+def test_counts_of_two_digits(count, text):
+    assert method_tables.count_text(count) == text
 
 
 @pytest.mark.parametrize("command", [["methods"], ["datasets"], ["doctor"], ["--help"], ["submit", "--help"]])

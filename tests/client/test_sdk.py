@@ -123,11 +123,19 @@ def test_waiting_outlasts_a_restart_of_the_service(client, service, job):
 
 
 def test_methods_datasets_and_health(client):
-    assert {method["name"] for method in client.methods()} >= {"idc", "dream"}
+    methods = {method["name"]: method for method in client.methods()}
+    assert methods.keys() >= {"idc", "dream", "dream+", "k-center"}
+    assert [client.method(name) for name in methods] == list(methods.values())
     datasets = {dataset["name"]: dataset for dataset in client.datasets()}
     assert datasets["digits"]["available"]
     assert datasets["mnist"]["advice"]
     assert client.health()["status"] == "ready"
+
+
+@pytest.mark.parametrize("name", ["magic", "dream /+", "idc?x=1", "..", ""])
+def test_an_unknown_method_is_not_found(client, name):
+    with pytest.raises(NotFound):
+        client.method(name)
 
 
 def test_where_nothing_answers_the_error_says_what_to_do():

@@ -10,6 +10,7 @@ from dream_core.evaluation.protocol import accuracy
 from dream_core.images import Normalize
 from dream_core.randomness import Shuffle, stream
 from dream_core.recipes import EvaluationRecipe, make_recipe
+from dream_core.subject import TrainingSet
 from tests.dream_core import reference
 from tests.dream_core.test_matching_against_reference import by_image
 from tests.dream_core.tiny import tiny_dataset
@@ -20,7 +21,8 @@ CPU = torch.device("cpu")
 def evaluate(recipe, dataset, images=None, labels=None, key=(0,)):
     images = dataset.train.images if images is None else images
     labels = dataset.train.labels if labels is None else labels
-    return list(train_and_test(images, labels, dataset, recipe, 5, key, CPU))
+    training = TrainingSet(images, labels, Normalize(dataset.mean, dataset.std))
+    return list(train_and_test(training, dataset, recipe, 5, key, CPU))
 
 
 @pytest.mark.usefixtures("float64")
@@ -39,7 +41,7 @@ def test_training_equals_the_reference(monkeypatch, mix_p):
     monkeypatch.setattr(networks, "evaluation_network", remember)
     evaluate(recipe, dataset)
 
-    network = make(3, 3, 8, stream(5, "network", 0), CPU)
+    network = make(recipe, 3, 3, 8, stream(5, "network", 0), CPU)
     weights = [w.detach().clone().requires_grad_() for w in network.parameters()]
     velocity = [torch.zeros_like(w) for w in weights]
     images, labels = dataset.train.images.double() / 255, dataset.train.labels.tolist()

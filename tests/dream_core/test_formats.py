@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 
 from dream_core.catalog import METHODS
 from dream_core.formats import Result, gallery, write_result
+from dream_core.images import Normalize
+from dream_core.subject import TrainingSet
 from dream_core.synthetic import SyntheticSet
 from tests.dream_core.tiny import MEAN, STD, tiny_dataset, tiny_recipe
 
@@ -56,7 +58,9 @@ def make_result(channels=3, ipc=2, factor=2, formation="single", **changes):
     recipe = tiny_recipe(ipc=ipc, factor=factor, formation=formation)
     pixels = torch.rand(3 * ipc, channels, 8, 8, generator=torch.Generator().manual_seed(1)) * 1.4 - 0.2
     synthetic = SyntheticSet(pixels, 3, ipc, factor, formation)
-    result = Result(synthetic, recipe, dataset, [(1, 0.5), (2, 0.25)], {"mean": 50.0}, {"random": None}, PROVENANCE)
+    training = TrainingSet(*synthetic.decoded(), Normalize(dataset.mean, dataset.std))
+    curve, judged = [(1, 0.5), (2, 0.25)], ({"mean": 50.0}, {"random": None})
+    result = Result(synthetic, training, recipe, dataset, curve, *judged, PROVENANCE)
     return replace(result, **changes)
 
 

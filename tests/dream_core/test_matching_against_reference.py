@@ -7,8 +7,10 @@ from dream_core import networks
 from dream_core.augmentation import draw_cutmix, draw_stack
 from dream_core.datasets import Dataset
 from dream_core.methods import matching
+from dream_core.methods.pixel_sgd import PixelSGD
 from dream_core.randomness import stream
-from dream_core.recipes.schema import Recipe
+from dream_core.recipes import MatchingRecipe
+from dream_core.synthetic import SyntheticSet
 from tests.dream_core import reference
 from tests.dream_core.tiny import tiny_dataset, tiny_recipe
 
@@ -31,7 +33,7 @@ def by_image(draw, n) -> list[reference.Draw]:
 class Replay:
     """Runs the loop and writes down what chance decided, for the reference."""
 
-    def __init__(self, recipe: Recipe, dataset: Dataset):
+    def __init__(self, recipe: MatchingRecipe, dataset: Dataset):
         self.recipe, self.dataset = recipe, dataset
         self.loop = matching.MatchingLoop(recipe, dataset, CPU)
         self.start = self.loop.synthetic.images.clone()
@@ -205,15 +207,13 @@ def test_pixels_are_clamped_when_an_outer_iteration_begins_and_at_no_other_time(
 def test_momentum_half_doubles_the_step_of_a_gradient():
     """Coasting through the other classes' turns, a gradient moves its pixels by lr · (1 + ½ + ¼ + …) in all."""
     images = torch.zeros(10, 1, 2, 2)
-    optimiser = matching.ClassSGD(matching.SyntheticSet(images, classes=10, ipc=1), lr=0.1, momentum=0.5)
+    optimiser = PixelSGD(SyntheticSet(images, classes=10, ipc=1), lr=0.1, momentum=0.5)
     for label in range(10):
-        optimiser.open(label)
-        optimiser.close(label, torch.ones(1, 1, 2, 2))
+        optimiser.step(label, torch.ones(1, 1, 2, 2))
     assert images[0, 0, 0, 0].item() == pytest.approx(-0.2, rel=2e-3)
     assert images[9, 0, 0, 0].item() == pytest.approx(-0.1)
     for label in range(10):
-        optimiser.open(label)
-        optimiser.close(label, torch.zeros(1, 1, 2, 2))
+        optimiser.step(label, torch.zeros(1, 1, 2, 2))
     assert images[9, 0, 0, 0].item() == pytest.approx(-0.2, rel=2e-3)
 
 
@@ -223,16 +223,16 @@ def test_class_steps_are_those_of_one_optimiser_over_the_whole_tensor(momentum):
     images = torch.rand(6, 2, 3, 3, generator=generator)
     whole = images.clone().requires_grad_()
     sgd = torch.optim.SGD([whole], lr=0.3, momentum=momentum)
-    by_class = matching.ClassSGD(matching.SyntheticSet(images, classes=3, ipc=2), lr=0.3, momentum=momentum)
+    by_class = PixelSGD(SyntheticSet(images, classes=3, ipc=2), lr=0.3, momentum=momentum)
     for _ in range(4):
         for label in range(3):
             gradient = torch.randn(2, 2, 3, 3, generator=generator)
             whole.grad = torch.zeros_like(whole)
             whole.grad[2 * label : 2 * label + 2] = gradient
-            at_turn = by_class.open(label)
+            at_turn = by_class.at_turn(label)
             torch.testing.assert_close(at_turn.detach(), whole.detach()[2 * label : 2 * label + 2])
             sgd.step()
-            by_class.close(label, gradient)
+            by_class.step(label, gradient)
     torch.testing.assert_close(images, whole.detach(), rtol=0, atol=1e-12)
 
 

@@ -79,7 +79,7 @@ def test_a_users_value_wins_and_others_follow_it():
     ("field", "told", "request_"),
     [
         ("dataset", "known: digits", {"dataset": "imagenet"}),
-        ("method", "known: idc, dream", {"method": "magic"}),
+        ("method", "known: dc, dsa, dm, idc, dream", {"method": "magic"}),
         ("ipc", "use at most that", {"ipc": 5422}),
         ("ipc", "greater than or equal to 1", {"ipc": 0}),
         ("params.factor", "does not fit", {"dataset": "digits", "params": {"factor": 8}}),

@@ -82,7 +82,8 @@ class Work:
 def job(directory: Path, dataset="digits", method="dream", ipc=1, params={}, evaluation={}, **fields) -> Work:  # noqa: B006
     """A job that takes a second, unless it is told otherwise."""
     directory.mkdir(parents=True, exist_ok=True)
-    recipe = make_recipe(method, dataset, ipc, 0, TINY | params, JUDGED | evaluation)
+    tiny, little = (TINY, JUDGED) if method == "dream" else ({}, {})
+    recipe = make_recipe(method, dataset, ipc, 0, tiny | params, little | evaluation)
     where = {name: str(directory / name) for name in ("data_dir", "checkpoints", "output")}
     told = {"job_id": "job_0", "recipe": recipe.model_dump(), "device": "cpu"} | where | fields
     (directory / "job.json").write_text(json.dumps(told))

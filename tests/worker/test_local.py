@@ -91,6 +91,32 @@ def test_evaluating_a_result_repeats_its_accuracy(finished):
     assert (repeated["protocol_hash"], repeated["epochs"]) == (result["protocol_hash"], 2)
 
 
+MEANT = {
+    "mtt": {"experts": 1, "max_start_epoch": 1, "expert_epochs": 1, "student_steps": 2, "iterations": 2, "zca": True,
+            "evaluation.epochs": 3},
+    "dd": {"iterations": 2},
+    "sre2l": {"network": "convnet", "squeeze_epochs": 1, "iterations": 2, "label_epochs": 3},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", MEANT)
+def test_a_set_is_evaluated_as_it_was_meant_to_be_used(method, tmp_path):
+    """Whitened at its own rate, by its own steps, on its soft labels: all of it is in the files."""
+    values = MEANT[method] | {"width": 8, "evaluation.width": 8, "evaluation.repeats": 2, "evaluation.ceiling": "none"}
+    values = [word for name, value in values.items() for word in ("--set", f"{name}={json.dumps(value)}")]
+    env = environment({"DREAM_HOME": str(tmp_path / "home")})
+    command = [*DREAM, "run", "-d", "digits", "-m", method, "--ipc", "2", *values, "-o", "set", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+    again = dream("evaluate", "set", "--json", cwd=tmp_path)
+
+    result, repeated = json.loads(done.stdout.splitlines()[-1]), json.loads(again.stdout)
+    assert {name: repeated["accuracy"][name] for name in result["accuracy"]} == result["accuracy"]
+    assert repeated["protocol_hash"] == result["protocol_hash"]
+    assert (tmp_path / "home" / "cache").is_dir() == (method != "dd")
+
+
 def test_a_directory_that_holds_something_is_left_alone(finished):
     folder, _, _ = finished
     before = {path.name: path.read_bytes() for path in (folder / "mine 猫").iterdir()}
