@@ -27,6 +27,7 @@ class Plan:
 
     rows: tuple[str, ...]
     blocks: tuple[tuple[str, int, tuple[str, ...]], ...]
+    intervals: tuple[tuple[str, int, tuple[str, ...]], ...]
     budget: tuple[str, ...]
 
 
@@ -62,7 +63,7 @@ def write(results: list[Result], search: list[Result], failed: dict[Key, str], p
 
 def ordered(cells: dict[Key, Result], plan: Plan) -> list[Key]:
     """The cells by dataset in the catalog's order, IPC and row."""
-    blocks = sorted(plan.blocks, key=lambda block: (list(DATASETS).index(block[0]), block[1]))
+    blocks = sorted(plan.blocks + plan.intervals, key=lambda block: (list(DATASETS).index(block[0]), block[1]))
     keys = [(dataset, ipc, row) for dataset, ipc, rows in blocks for row in rows]
     return [key for key in keys if key in cells]
 
@@ -89,7 +90,7 @@ def markdown(cells: dict[Key, Result], search: list[Result], failed: dict[Key, s
     parts = [header(cells, plan), *claims(cells), plug_in(cells, plan)]
     for dataset, ipc, rows in sorted(plan.blocks, key=lambda block: (list(DATASETS).index(block[0]), block[1])):
         parts.append(block(cells, failed, dataset, ipc, rows))
-    parts.append(searched(search))
+    parts += [intervals(cells, plan), searched(search)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -158,6 +159,22 @@ def plug_in(cells: dict[Key, Result], plan: Plan) -> str:
     return f"## Plugged in: each method without and with DREAM\n\n{said}\n\n{as_table(lines)}"
 
 
+def intervals(cells: dict[Key, Result], plan: Plan) -> str:
+    """What it is worth to cluster more or less often for DM."""
+    lines = [("dataset", "IPC", "clusters", "accuracy %", "s to distil"), ("---", "--:", "---", "--:", "--:")]
+    for dataset, ipc, rows in plan.intervals:
+        for row in ("dm", "dream on dm", *rows):
+            if cell := cells.get((dataset, ipc, row)):
+                every = "never (dm)" if row == "dm" else f"every {cell['recipe']['interval']} steps"
+                seconds = f"{cell['seconds']['distilling']:.0f}"
+                lines.append((dataset, str(ipc), every, with_deviation(cell), seconds))
+    said = (
+        "DM draws a network for every step and never trains it, so representatives cannot follow a network. Seconds "
+        "were taken while other cells ran beside."
+    )
+    return f"## How often DREAM clusters for DM\n\n{said}\n\n{as_table(lines)}"
+
+
 def claims(cells: dict[Key, Result]) -> list[str]:
     """The claims of the papers, each checked on these numbers."""
     told = (
@@ -212,16 +229,20 @@ def searched(search: list[Result]) -> str:
     """What the factors of the pixels' learning rates were chosen from."""
     if not search:
         return ""
-    found = {(cell["dataset"], cell["ipc"], cell["row"], cell["lr_factor"]): cell["mean"] for cell in search}
-    factors = sorted({key[3] for key in found})
-    budgets = {(cell["dataset"], cell["ipc"], cell["row"]): (cell["steps"], cell["epochs"]) for cell in search}
-    lines = [("dataset", "IPC", "row", "steps", "epochs", *(f"x {factor:g}" for factor in factors))]
+    found: dict[tuple[str, int, str, int, int], dict[float, float]] = {}  # a budget that was cut since is a line apart
+    for cell in search:
+        about = (cell["dataset"], cell["ipc"], cell["row"], cell["steps"], cell["epochs"])
+        found.setdefault(about, {})[cell["lr_factor"]] = cell["mean"]
+    factors = sorted({factor for by_factor in found.values() for factor in by_factor})
+    lines: list[tuple[str, ...]] = [
+        ("dataset", "IPC", "row", "steps", "epochs", *(f"x {factor:g}" for factor in factors))
+    ]
     lines.append(("---", "--:", "---", "--:", "--:", *("--:" for _ in factors)))
-    for dataset, ipc, row in dict.fromkeys(key[:3] for key in found):
-        values = [found.get((dataset, ipc, row, factor)) for factor in factors]
-        best = max(value for value in values if value is not None)
-        told = ("" if value is None else f"**{value:.1f}**" if value == best else f"{value:.1f}" for value in values)
-        lines.append((dataset, str(ipc), row, *map(str, budgets[dataset, ipc, row]), *told))
+    for about, by_factor in found.items():
+        best = max(by_factor.values())
+        bold = {factor: "**" * (mean == best) for factor, mean in by_factor.items()}
+        told = (f"{bold[f]}{by_factor[f]:.1f}{bold[f]}" if f in by_factor else "" for f in factors)
+        lines.append((*map(str, about), *told))
     return (
         "## How the pixels' learning rates were chosen\n\n"
         "Accuracy with the published rate times a factor: another seed than the table's, one judging network, no DREAM."

@@ -110,7 +110,7 @@ def views(inputs: Tensor, seeds: Tensor, view: str, flip: bool, mixing: str, alp
 def varied(inputs: Tensor, seeds: Tensor, view: str, flip: bool) -> Tensor:
     """Inputs [M, C, H, W] shifted by up to an eighth (`shift`) or cropped and resized (`resized`), and mirrored.
 
-    A seed for every image, int64 [M], or one for all, [1]. Zeros come in at the borders: the mean colour.
+    A seed for every image, int64 [M], or one for all, [1]. A shift lets zeros in, the mean colour.
     """
     thetas = []
     for seed in seeds.tolist():
@@ -127,7 +127,9 @@ def varied(inputs: Tensor, seeds: Tensor, view: str, flip: bool) -> Tensor:
         thetas.append([[mirror * width, 0.0, x], [0.0, height, y]])
     theta = torch.tensor(thetas, dtype=inputs.dtype, device=inputs.device).expand(len(inputs), 2, 3)
     grid = F.affine_grid(theta, list(inputs.shape), align_corners=False)
-    return F.grid_sample(inputs, grid, align_corners=False)
+    # beyond the image there is nothing to shift in but zeros; a crop lies within it, but for half a pixel at its edge
+    beyond = "zeros" if view == "shift" else "border"
+    return F.grid_sample(inputs, grid, padding_mode=beyond, align_corners=False)
 
 
 def beta(alpha: float, generator: torch.Generator) -> float:

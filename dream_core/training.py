@@ -10,8 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dream_core.augmentation import augment, draw_cutmix, draw_one, draw_stack
+from dream_core.datasets import LabeledImages
 from dream_core.errors import Diverged
+from dream_core.images import Transform, to_unit
 from dream_core.randomness import Shuffle, stream
+
+LabeledBatch = tuple[Tensor, Tensor]
+"""Network inputs float [n, C, H, W] and int64 labels [n]."""
 
 DRAWS = {"stack": draw_stack, "one": draw_one}
 
@@ -19,6 +24,15 @@ DRAWS = {"stack": draw_stack, "one": draw_one}
 def sgd(network: nn.Module, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
     """The optimiser of networks: plain SGD over all parameters."""
     return torch.optim.SGD(network.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
+
+
+def fetcher(images: LabeledImages, transform: Transform, device: torch.device) -> Callable[[Tensor], LabeledBatch]:
+    """What makes network inputs and labels of indices, int64 [n], into labelled images."""
+
+    def fetch(batch: Tensor) -> LabeledBatch:
+        return transform(to_unit(images.images[batch], device)), images.labels[batch].to(device)
+
+    return fetch
 
 
 @dataclass(frozen=True)
@@ -68,7 +82,7 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     batches: Shuffle,
     epoch: int,
-    fetch: Callable[[Tensor], tuple[Tensor, Tensor]],
+    fetch: Callable[[Tensor], LabeledBatch],
     how: Augmentation,
     seed: int,
     key: tuple[str | int, ...],

@@ -30,6 +30,7 @@ from dream_core.synthetic import SyntheticSet
 from dream_core.timing import Stopwatch
 from dream_core.training import (
     Augmentation,
+    fetcher,
     load_network_state,
     network_state,
     saved,
@@ -129,10 +130,7 @@ class Coreset:
     def train(self, epoch: int) -> float:
         """An epoch on the real images, without augmentation."""
         train, key = self.dataset.train, ("pretrain",)
-
-        def fetch(batch: Tensor) -> tuple[Tensor, Tensor]:
-            return self.normalize(to_unit(train.images[batch], self.device)), train.labels[batch].to(self.device)
-
+        fetch = fetcher(train, self.normalize, self.device)
         recipe, network = self.recipe, (self.network, self.network_sgd)
         batches = Shuffle(len(train), recipe.batch_net, recipe.seed, "pretrain", "order", drop_last=False)
         self.network.train()

@@ -43,6 +43,7 @@ from dream_core.timing import Stopwatch
 from dream_core.training import (
     DRAWS,
     Augmentation,
+    fetcher,
     load_network_state,
     network_state,
     saved,
@@ -160,14 +161,12 @@ class MatchingLoop:
 
     def train_on_real(self, least: int) -> None:
         """At least so many further images of the shuffled training set."""
-        seen = 0
+        seen, fetch = 0, fetcher(self.dataset.train, self.normalize, self.device)
         while seen < least:
-            batch = self.batches[self.batches_taken]
-            images = self.normalize(to_unit(self.dataset.train.images[batch], self.device))
-            labels = self.dataset.train.labels[batch].to(self.device)
+            images, labels = fetch(self.batches[self.batches_taken])
             generator = stream(self.recipe.seed, "train", self.batches_taken)
             training_step(self.network, self.network_sgd, images, labels, self.augmentation_net, generator)
-            seen += len(batch)
+            seen += len(labels)
             self.batches_taken += 1
 
     @torch.no_grad()

@@ -30,6 +30,7 @@ from dream_core.synthetic import SyntheticSet
 from dream_core.timing import Stopwatch
 from dream_core.training import (
     Augmentation,
+    fetcher,
     load_network_state,
     network_state,
     saved,
@@ -100,10 +101,7 @@ class Recovery:
             self.teacher.load_state_dict(kept)
             self.step_number = recipe.squeeze_epochs - 1
             return 0.0
-
-        def fetch(batch: Tensor) -> tuple[Tensor, Tensor]:
-            return self.normalize(to_unit(train.images[batch], self.device)), train.labels[batch].to(self.device)
-
+        fetch = fetcher(train, self.normalize, self.device)
         teacher, seed = (self.teacher, self.teacher_sgd), recipe.teacher_seed
         self.teacher_sgd.param_groups[0]["lr"] = squeeze_rate(recipe, epoch)
         batches = Shuffle(len(train), recipe.squeeze_batch, seed, _TEACHER, "epochs", "order", drop_last=False)

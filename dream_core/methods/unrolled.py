@@ -20,7 +20,7 @@ from torch import Tensor
 from dream_core import networks
 from dream_core.datasets import Dataset
 from dream_core.errors import Diverged
-from dream_core.images import Normalize, to_unit
+from dream_core.images import Normalize
 from dream_core.methods import Progress
 from dream_core.methods.unrolling import Batch, Unroller
 from dream_core.randomness import Shuffle, derive, stream
@@ -28,7 +28,7 @@ from dream_core.recipes import UnrolledRecipe
 from dream_core.subject import Replay, TrainingSet
 from dream_core.synthetic import SyntheticSet
 from dream_core.timing import Stopwatch
-from dream_core.training import saved
+from dream_core.training import fetcher, saved
 
 _MARGIN = 4
 
@@ -113,11 +113,10 @@ class Unrolled:
 
     def real_batch(self) -> tuple[Tensor, Tensor]:
         """The real images of this iteration, normalised, and their labels."""
-        batch = self.real[self.step_number]
-        images = self.normalize(to_unit(self.dataset.train.images[batch], self.device))
+        images, labels = fetcher(self.dataset.train, self.normalize, self.device)(self.real[self.step_number])
         if self.recipe.crop_and_flip:
             images = crop_and_flip(images, stream(self.recipe.seed, "augment", self.step_number))
-        return images, self.dataset.train.labels[batch].to(self.device)
+        return images, labels
 
     def training_set(self, images: Tensor | None = None, labels: Tensor | None = None) -> TrainingSet:
         """The images with the steps and rates that they were learned for."""
