@@ -104,6 +104,8 @@ class Coreset:
     def choose(self) -> float:
         """Take the images of every class; return the mean squared distance of a class's mean to that of its chosen."""
         missed = []
+        # batch normalisation that has learned uses what it has seen; without any training it has seen nothing
+        self.network.train(self.recipe.pretrain_epochs == 0)
         for label in range(self.classes):
             images = self.dataset.train.of_class(label)
             chosen = self.chosen(images, label)

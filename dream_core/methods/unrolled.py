@@ -140,7 +140,9 @@ class Unrolled:
             leaf.copy_(state[name])
             prefix = f"adam.{name}."
             adam = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-            self.adam.state[leaf] = {key: value.clone().to(leaf.device) for key, value in adam.items()}
+            self.adam.state[leaf] = {  # Adam counts its steps on the CPU, wherever the rest is
+                key: value.clone().to("cpu" if key == "step" else leaf.device) for key, value in adam.items()
+            }
 
 
 def step_order(classes: int, ipc: int, steps: int, epochs: int) -> list[Tensor]:

@@ -1,6 +1,8 @@
 """SRe2L: its hyperparameters and the published values."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from dream_core.recipes.choice import Choice
 from dream_core.recipes.schema import Count, NotNegative, Positive, Probability, Rate, Recipe
@@ -52,7 +54,7 @@ class RecoveryRecipe(Recipe, frozen=True):
     """Whether images are mirrored half the time, for the teacher and in the views that it labels."""
     mixing: Literal["none", "cutmix", "mixup"] = "mixup"
     """Every view is mixed with that of another image."""
-    mixup_alpha: Rate = 0.8
+    mixup_alpha: Annotated[float, Field(gt=0, le=2)] = 0.8
     """Both parameters of the beta distribution that mixing draws its share from."""
 
     @property

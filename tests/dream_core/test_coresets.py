@@ -265,3 +265,11 @@ def test_they_are_judged_normalised_and_as_they_are():
     assert torch.equal(subject.images, distillation.synthetic.images)
     expected = reference.normalize(subject.images, dataset.mean, dataset.std)
     torch.testing.assert_close(subject.transform(subject.images), expected)
+
+
+def test_trained_features_do_not_hang_on_the_chunk_they_are_taken_in():
+    """Batch normalisation that was trained uses its running statistics."""
+    chosen = [
+        run(recipe("herding", 4, norm="batch", pretrain_epochs=2, embedding_chunk=chunk))[0] for chunk in (3, 128)
+    ]
+    assert torch.equal(chosen[0].synthetic.images, chosen[1].synthetic.images)
