@@ -319,7 +319,7 @@ def assert_same_state(one, other):
 
 def test_the_convnet_draws_what_it_always_drew():
     """Weights, then biases, layer by layer: artifacts of earlier versions can be made again."""
-    network = evaluation_network(3, 10, 32, seeded(7), CPU)
+    network = evaluation_network(EvaluationRecipe(), 3, 10, 32, seeded(7), CPU)
     generator = seeded(7)
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
