@@ -9,7 +9,7 @@ from torch import nn
 from dream_core.catalog import NETWORKS
 from dream_core.errors import InvalidRecipe
 from dream_core.networks import FACTORIES, ConvNet, build_network, evaluation_network, initialize, matched_network
-from dream_core.recipes import convnet_depth, make_recipe
+from dream_core.recipes import EvaluationRecipe, convnet_depth, make_recipe
 from tests.dream_core import reference
 
 PUBLISHED = [
