@@ -28,7 +28,7 @@ bench: install
 	$(BIN)/python benchmarks/first_steps.py --dataset $(DATASET) --method idc --ipc 1 --steps 20 --no-evaluation
 	$(BIN)/python benchmarks/first_steps.py --dataset $(DATASET) --method dream --ipc 1 --steps 20 --no-evaluation
 
-# Every method at a budget for CPUs: about an hour on two cores. What is kept in benchmarks/results is not run again.
+# Every method at a budget for CPUs: up to two hours on two cores. What is kept in benchmarks/results is not run again.
 bench-accuracy: install
 	$(BIN)/python benchmarks/accuracy.py
 

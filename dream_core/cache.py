@@ -8,11 +8,12 @@ import shutil
 import tempfile
 import uuid
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 
@@ -34,10 +35,11 @@ class NetworkCache:
         self.directory = directory / key
         self._about = about
 
-    def load(self, name: str) -> dict[str, Tensor] | None:
-        """The tensors of a file; None where there is none, or where it cannot be read."""
+    def load(self, name: str, only: Sequence[str] | None = None) -> dict[str, Tensor] | None:
+        """The tensors of a file, all or `only` some; None where there is none, or where it cannot be read."""
         try:
-            return load_file(self.directory / f"{name}.safetensors")
+            with safe_open(self.directory / f"{name}.safetensors", "pt") as file:
+                return {key: file.get_tensor(key) for key in only or file.keys()}
         except (OSError, SafetensorError):
             return None
 

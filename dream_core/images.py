@@ -24,6 +24,16 @@ class Transform(Protocol):
         ...
 
 
+class Unchanged:
+    """Of what is a network's input already."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images
+
+    def inverse(self, inputs: Tensor) -> Tensor:
+        return inputs
+
+
 class Normalize:
     """Images in [0, 1] minus the channel means, over the channel deviations."""
 

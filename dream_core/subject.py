@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dream_core.images import Transform
@@ -48,7 +47,3 @@ class TrainingSet:
     lr: float | None = None
     replay: Replay | None = None
     soft: SoftLabels | None = None
-
-    @property
-    def device(self) -> torch.device:
-        return self.images.device

@@ -1,8 +1,7 @@
 """Training a network on labelled images: augment, CutMix, cross-entropy, SGD."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,7 @@ from dream_core.datasets import LabeledImages
 from dream_core.errors import Diverged
 from dream_core.images import Transform, to_unit
 from dream_core.randomness import Shuffle, stream
+from dream_core.subject import TrainingSet
 
 LabeledBatch = tuple[Tensor, Tensor]
 """Network inputs float [n, C, H, W] and int64 labels [n]."""
@@ -26,11 +26,13 @@ def sgd(network: nn.Module, lr: float, momentum: float, weight_decay: float) -> 
     return torch.optim.SGD(network.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 
-def fetcher(images: LabeledImages, transform: Transform, device: torch.device) -> Callable[[Tensor], LabeledBatch]:
+def fetcher(
+    labelled: LabeledImages | TrainingSet, transform: Transform, device: torch.device
+) -> Callable[[Tensor], LabeledBatch]:
     """What makes network inputs and labels of indices, int64 [n], into labelled images."""
 
     def fetch(batch: Tensor) -> LabeledBatch:
-        return transform(to_unit(images.images[batch], device)), images.labels[batch].to(device)
+        return transform(to_unit(labelled.images[batch], device)), labelled.labels[batch].to(device)
 
     return fetch
 
@@ -98,16 +100,26 @@ def train_epoch(
     return float(torch.stack(losses).mean())
 
 
-@contextmanager
-def undone_where_diverged(network: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Give a network and its momentum back as they were, where the block raises Diverged."""
+def pretrain_epoch(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Shuffle,
+    epoch: int,
+    fetch: Callable[[Tensor], LabeledBatch],
+    how: Augmentation,
+    seed: int,
+    key: tuple[str | int, ...],
+    told: str,
+) -> float:
+    """`train_epoch` before a distillation. Raises Diverged, with what `told` makes of the loss, where it is no longer
+    finite; network and momentum are then as they were."""
     before = saved(network_state(network, optimizer))
-    try:
-        yield
-    except Diverged:
+    loss = train_epoch(network, optimizer, batches, epoch, fetch, how, seed, key)
+    if not loss < float("inf"):
         optimizer.state.clear()
         load_network_state(network, optimizer, before)
-        raise
+        raise Diverged(told.format(loss=loss))
+    return loss
 
 
 # ---------------------------------------------------------------- saving and resuming

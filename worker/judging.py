@@ -31,7 +31,7 @@ class Judging:
         stopping: Callable[[], bool],
     ):
         self.recipe, self.protocol, self.dataset = recipe, recipe.evaluation, dataset
-        self.distillation = distillation
+        self.distillation, self.training = distillation, distillation.training_set()
         self.path, self.report, self.stopping = kept, report, stopping
         self.kept = _read(kept)
         self.seconds = float(self.kept.get("seconds", 0.0))
@@ -42,8 +42,7 @@ class Judging:
 
     def evaluation(self) -> dict[str, Any]:
         """The synthetic set's score, with the protocol that it stands for."""
-        training = self.distillation.training_set()
-        score = self._judge("synthetic", lambda _: training, self.protocol.epochs)
+        score = self._judge("synthetic", lambda _: self.training, self.protocol.epochs)
         return {
             "protocol_hash": judge.protocol_hash(self.protocol, self.dataset.fingerprint, self.recipe.image_size),
             "protocol": self.protocol.model_dump(),
@@ -68,9 +67,8 @@ class Judging:
     def _full(self) -> dict[str, Any] | None:
         whole = self.dataset.train
         if self.ceiling_epochs:
-            transform = self.distillation.training_set().transform
-            training = TrainingSet(whole.images, whole.labels, transform, lr=self.distillation.training_set().lr)
-            score = self._judge("full", lambda _: training, self.ceiling_epochs)
+            plain = TrainingSet(whole.images, whole.labels, self.training.transform, lr=self.training.lr)
+            score = self._judge("full", lambda _: plain, self.ceiling_epochs)
             return asdict(score) | {"source": "measured", "epochs": self.ceiling_epochs}
         published = judge.published_ceiling(self.protocol, self.dataset)
         return None if published is None else {"mean": published, "std": None, "n": None, "source": "published"}

@@ -79,7 +79,7 @@ def run(job: Job, report: Reporter, stopping: Callable[[], bool]) -> dict[str, A
 
     report.event("phase", phase="publishing")
     result = Result(
-        distillation.synthetic, distillation.training_set(), job.recipe, dataset, distilling.curve(), evaluation,
+        distillation.synthetic, judging.training, job.recipe, dataset, distilling.curve(), evaluation,
         baselines, provenance(job.job_id, device),
     )  # fmt: skip
     write_result(result, job.output)

@@ -4,12 +4,19 @@ from pathlib import Path
 
 from dream_core.catalog import find_dataset
 from dream_core.datasets.builtin import LOADERS, fetch
-from dream_core.datasets.store import Dataset, LabeledImages, channel_statistics, fingerprint, require_every_class
+from dream_core.datasets.store import (
+    Dataset,
+    LabeledImages,
+    channel_statistics,
+    fingerprint,
+    random_of_each,
+    require_every_class,
+)
 from dream_core.datasets.tree import load_folder
 from dream_core.errors import DatasetInvalid, DatasetMissing
 from dream_core.inventory import find
 
-__all__ = ["Dataset", "LabeledImages", "load_dataset"]
+__all__ = ["Dataset", "LabeledImages", "load_dataset", "random_of_each"]
 
 _FOLDER_SIZE = 32
 

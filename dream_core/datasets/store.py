@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dream_core.errors import DatasetInvalid
+from dream_core.randomness import stream
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -54,6 +55,18 @@ class Dataset:
     std: tuple[float, ...]
     licence: str
     fingerprint: str
+
+
+def random_of_each(images: LabeledImages, count: int, seed: int, *key: str | int) -> Tensor:
+    """Indices of `count` random images of each class, class by class, or of all where there are fewer: int64 [M].
+
+    Class `c` is drawn from the stream `(*key, c)`.
+    """
+    drawn = [
+        images.offsets[c] + torch.randperm(size, generator=stream(seed, *key, c))[:count]
+        for c, size in enumerate(images.counts)
+    ]
+    return torch.cat(drawn)
 
 
 def from_counts(images: Tensor, counts: list[int]) -> LabeledImages:

@@ -1,11 +1,9 @@
 """What a score is to be held against: random real images below, the whole training set above."""
 
-import torch
 from torch import Tensor
 
 from dream_core.catalog import DATASETS
-from dream_core.datasets import Dataset, LabeledImages
-from dream_core.randomness import stream
+from dream_core.datasets import Dataset, LabeledImages, random_of_each
 from dream_core.recipes import EvaluationRecipe
 
 AFFORDABLE_PIXELS = 2e8
@@ -14,12 +12,7 @@ AFFORDABLE_PIXELS = 2e8
 
 def random_real(train: LabeledImages, ipc: int, seed: int, run: int) -> tuple[Tensor, Tensor]:
     """`ipc` random real images of each class, a fresh choice for every run: uint8 [M, C, H, W], int64 [M]."""
-    chosen = torch.cat(
-        [
-            train.offsets[label] + torch.randperm(count, generator=stream(seed, "random_real", run, label))[:ipc]
-            for label, count in enumerate(train.counts)
-        ]
-    )
+    chosen = random_of_each(train, ipc, seed, "random_real", run)
     return train.images[chosen], train.labels[chosen]
 
 

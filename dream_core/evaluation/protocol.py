@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean, stdev
 
 import torch
@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from dream_core import loader, networks
 from dream_core.datasets import Dataset, LabeledImages
-from dream_core.images import Transform, to_unit
+from dream_core.images import Transform, Unchanged, to_unit
 from dream_core.randomness import Shuffle, stream
 from dream_core.recipes import EvaluationRecipe
 from dream_core.subject import Replay, SoftLabels, TrainingSet
-from dream_core.training import Augmentation, train_epoch, warm_cosine
+from dream_core.training import Augmentation, fetcher, train_epoch, warm_cosine
 
 _TEST_BATCH = 256
+_KEPT = 2**14
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,10 @@ def _trained(
     how = Augmentation(recipe.augmentation, recipe.composition, recipe.mix_p)
     batches = Shuffle(len(training.images), recipe.batch_size, seed, "batches", *key, drop_last=False)
     # whitening is a large matrix product: done once where the set is small enough to be kept as inputs
-    inputs = training.transform(to_unit(training.images, device)) if len(training.images) <= 2**14 else None
-
-    def fetch(batch: Tensor) -> tuple[Tensor, Tensor]:
-        x = training.transform(to_unit(training.images[batch], device)) if inputs is None else inputs[batch.to(device)]
-        return x, training.labels[batch].to(device)
-
+    if len(training.images) <= _KEPT:
+        inputs = training.transform(to_unit(training.images, device))
+        training = replace(training, images=inputs, labels=training.labels.to(device), transform=Unchanged())
+    fetch = fetcher(training, training.transform, device)
     optimizer = _optimizer(network, recipe, lr)
     for epoch in range(epochs):
         if recipe.schedule == "tenth" and epoch == (epochs - 1) // 2 + 1:

@@ -19,7 +19,6 @@ from torch import Tensor
 from dream_core import networks
 from dream_core.clustering import choose_engine
 from dream_core.datasets import Dataset
-from dream_core.errors import Diverged
 from dream_core.images import Normalize, to_unit
 from dream_core.methods import Progress
 from dream_core.randomness import Shuffle, stream
@@ -33,10 +32,9 @@ from dream_core.training import (
     fetcher,
     load_network_state,
     network_state,
+    pretrain_epoch,
     saved,
     sgd,
-    train_epoch,
-    undone_where_diverged,
 )
 
 
@@ -136,11 +134,8 @@ class Coreset:
         recipe, network = self.recipe, (self.network, self.network_sgd)
         batches = Shuffle(len(train), recipe.batch_net, recipe.seed, "pretrain", "order", drop_last=False)
         self.network.train()
-        with undone_where_diverged(*network):
-            loss = train_epoch(*network, batches, epoch, fetch, Augmentation(), recipe.seed, key)
-            if not loss < float("inf"):
-                raise Diverged(f"the network's loss became {loss}; lower lr_net")
-        return loss
+        told = "the network's loss became {loss}; lower lr_net"
+        return pretrain_epoch(*network, batches, epoch, fetch, Augmentation(), recipe.seed, key, told)
 
     def training_set(self, images: Tensor | None = None, labels: Tensor | None = None) -> TrainingSet:
         """The chosen images, normalised for training."""

@@ -11,7 +11,6 @@ from torch import Tensor
 from dream_core import networks
 from dream_core.cache import NetworkCache
 from dream_core.datasets import Dataset
-from dream_core.errors import Diverged
 from dream_core.images import Transform
 from dream_core.randomness import Shuffle, stream
 from dream_core.recipes import TrajectoryRecipe
@@ -20,9 +19,8 @@ from dream_core.training import (
     fetcher,
     load_network_state,
     network_state,
+    pretrain_epoch,
     sgd,
-    train_epoch,
-    undone_where_diverged,
 )
 
 _DECIDE_EXPERTS = {
@@ -75,9 +73,10 @@ class Experts:
         expert = int(Shuffle(recipe.experts, 1, recipe.seed, "experts", drop_last=False)[iteration])
         generator = stream(recipe.seed, "start epoch", iteration)
         start = int(torch.randint(recipe.max_start_epoch, (1,), generator=generator))
-        path = self.cache.load(name_of(expert)) or self.again(expert)
-        ends = [path[f"{epoch:03d}"].to(self.device) for epoch in (start, start + recipe.expert_epochs)]
-        return self.split(ends[0]), self.split(ends[1])
+        epochs = [f"{epoch:03d}" for epoch in (start, start + recipe.expert_epochs)]
+        path = self.cache.load(name_of(expert), epochs) or self.again(expert)
+        ends = [self.split(path[epoch].to(self.device)) for epoch in epochs]
+        return ends[0], ends[1]
 
     def open(self, expert: int) -> None:
         """Begin with an expert."""
@@ -97,10 +96,8 @@ class Experts:
         train, key = self.dataset.train, ("expert", expert)
         fetch = fetcher(train, self.space, self.device)
         batches = Shuffle(len(train), self.recipe.batch_expert, self.recipe.expert_seed, *key, "order", drop_last=False)
-        with undone_where_diverged(self.network, self.sgd):
-            loss = train_epoch(self.network, self.sgd, batches, epoch, fetch, self.how, self.recipe.expert_seed, key)
-            if not loss < float("inf"):
-                raise Diverged(f"expert {expert} reached a loss of {loss}; lower lr_expert")
+        told, seed = f"expert {expert} reached a loss of {{loss}}; lower lr_expert", self.recipe.expert_seed
+        loss = pretrain_epoch(self.network, self.sgd, batches, epoch, fetch, self.how, seed, key, told)
         self.trained.append(self.flat())
         return loss
 

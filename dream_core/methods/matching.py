@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from dream_core import networks
 from dream_core.augmentation import Draw, augment
 from dream_core.clustering import choose_engine
-from dream_core.datasets import Dataset
+from dream_core.datasets import Dataset, random_of_each
 from dream_core.errors import Diverged
 from dream_core.images import Normalize, to_unit
 from dream_core.methods import Progress
@@ -204,16 +204,11 @@ class MatchingLoop:
 
     def calibrate(self, outer: int, inner: int) -> None:
         """Let batch normalisation see real images of all classes, then hold its statistics (DC)."""
-        train, key = self.dataset.train, (outer, inner)
-        some = [
-            train.of_class(label)[
-                torch.randperm(count, generator=stream(self.recipe.seed, "calibrate", *key, label))[:_CALIBRATION]
-            ]
-            for label, count in enumerate(train.counts)
-        ]
+        train = self.dataset.train
+        some = random_of_each(train, _CALIBRATION, self.recipe.seed, "calibrate", outer, inner)
         self.network.train()
         with torch.no_grad():
-            self.network(self.normalize(to_unit(torch.cat(some), self.device)))
+            self.network(self.normalize(to_unit(train.images[some], self.device)))
         for norm in self.calibrates:
             norm.eval()
 

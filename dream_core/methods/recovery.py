@@ -33,10 +33,9 @@ from dream_core.training import (
     fetcher,
     load_network_state,
     network_state,
+    pretrain_epoch,
     saved,
     sgd,
-    train_epoch,
-    undone_where_diverged,
     warm_cosine,
 )
 
@@ -107,10 +106,9 @@ class Recovery:
         batches = Shuffle(len(train), recipe.squeeze_batch, seed, _TEACHER, "epochs", "order", drop_last=False)
         how = Augmentation("crop_flip" if recipe.flip else "crop", "stack")
         self.teacher.train()
-        with self.watch("squeeze"), undone_where_diverged(*teacher):
-            loss = train_epoch(*teacher, batches, epoch, fetch, how, seed, (_TEACHER, "epochs"))
-            if not loss < float("inf"):
-                raise Diverged(f"the teacher reached a loss of {loss}; lower squeeze_lr")
+        with self.watch("squeeze"):
+            told = "the teacher reached a loss of {loss}; lower squeeze_lr"
+            loss = pretrain_epoch(*teacher, batches, epoch, fetch, how, seed, (_TEACHER, "epochs"), told)
         if epoch + 1 == recipe.squeeze_epochs:
             self.cache.save(_TEACHER, self.teacher.state_dict())
             self.teacher_sgd.state.clear()  # it learns no more
@@ -181,12 +179,12 @@ class Recovery:
     def relabel(self, epoch: int) -> float:
         """Store what the teacher says of one view of every image; return the mean entropy of it."""
         with self.watch("relabel"):
-            logits = self.labels_of(*self.synthetic.decoded(), epoch)
+            logits = self.labels_of(self.synthetic.decoded()[0], epoch)
             self.logits.append(logits)
         return float(torch.distributions.Categorical(logits=logits.float()).entropy().mean())
 
     @torch.no_grad()
-    def labels_of(self, images: Tensor, labels: Tensor, epoch: int) -> Tensor:
+    def labels_of(self, images: Tensor, epoch: int) -> Tensor:
         """The teacher's logits of an epoch's views of images in pixels: float16 [M, classes]."""
         self.teacher.eval()
         seen = loader.views(self.normalize(to_unit(images)), self.seeds(len(images), epoch), **self.view)
@@ -210,7 +208,7 @@ class Recovery:
             images, labels = self.synthetic.decoded()
             logits = self.logits
         else:
-            logits = [self.labels_of(images, labels, epoch) for epoch in range(self.recipe.label_epochs)]
+            logits = [self.labels_of(images, epoch) for epoch in range(self.recipe.label_epochs)]
         if not logits:  # not yet relabelled
             return TrainingSet(images, labels, self.normalize)
         seeds = torch.stack([self.seeds(len(images), epoch) for epoch in range(len(logits))])

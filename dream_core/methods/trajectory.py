@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dream_core.augmentation import augment, draw_one
-from dream_core.datasets import Dataset
+from dream_core.datasets import Dataset, random_of_each
 from dream_core.errors import Diverged
 from dream_core.images import Normalize, Transform, Zca, to_unit
 from dream_core.methods import Progress
@@ -125,11 +125,7 @@ class TrajectoryMatching:
         if recipe.init == "noise":
             shape = (recipe.ipc * self.classes, *train.images.shape[1:])
             return torch.randn(shape, generator=stream(recipe.seed, "init"))
-        chosen = [
-            train.of_class(label)[torch.randperm(count, generator=stream(recipe.seed, "init", label))[: recipe.ipc]]
-            for label, count in enumerate(train.counts)
-        ]
-        return self.space(to_unit(torch.cat(chosen)))
+        return self.space(to_unit(train.images[random_of_each(train, recipe.ipc, recipe.seed, "init")]))
 
     # ------------------------------------------------------------ the result, saving and resuming
 

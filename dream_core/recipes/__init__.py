@@ -134,11 +134,11 @@ def check_fits(recipe: Recipe, smallest_class: int | None) -> None:
     `smallest_class` is the number of training images of the smallest class, None where it is not yet known.
     """
     problems = recipe.problems()
-    problems += _network_problems("params", recipe.network, recipe.norm, recipe.image_size, recipe.depth)
+    problems += _network_problems("params", recipe.network, recipe.norm, recipe.image_size)
     if recipe.network == "convnet" and recipe.pooling != "none":
         problems += _pooling_problems("params", recipe.image_size, recipe.depth)
     judge = recipe.evaluation
-    problems += _network_problems("evaluation", judge.network, judge.norm, recipe.image_size, judge.depth)
+    problems += _network_problems("evaluation", judge.network, judge.norm, recipe.image_size)
     if judge.network == "convnet" and judge.depth:
         problems += _pooling_problems("evaluation", recipe.image_size, judge.depth)
     if judge.mode == "replay" and not isinstance(recipe, UnrolledRecipe):
@@ -159,9 +159,7 @@ def check_fits(recipe: Recipe, smallest_class: int | None) -> None:
         raise InvalidRecipe(problems)
 
 
-def _network_problems(
-    where: str, network: str, norm: str | None, image_size: int, depth: int | None
-) -> list[tuple[str, str]]:
+def _network_problems(where: str, network: str, norm: str | None, image_size: int) -> list[tuple[str, str]]:
     facts = NETWORKS.get(network)
     if facts is None:
         return [(f"{where}.network", f"there is no network {network!r}; known: {', '.join(NETWORKS)}")]

@@ -236,13 +236,13 @@ def test_phases_and_their_lengths(tmp_path):
 @pytest.fixture
 def trained_epochs(monkeypatch):
     """Collects the epochs that teachers are trained for."""
-    epochs, train = [], recovery.train_epoch
+    epochs, train = [], recovery.pretrain_epoch
 
     def count(*arguments):
         epochs.append(arguments[3])
         return train(*arguments)
 
-    monkeypatch.setattr(recovery, "train_epoch", count)
+    monkeypatch.setattr(recovery, "pretrain_epoch", count)
     return epochs
 
 
@@ -435,19 +435,6 @@ def test_soft_loss_equals_the_reference(squared, temperature):
 
 
 # ---------------------------------------------------------------- trained on soft labels
-
-
-@pytest.fixture
-def judged_networks(monkeypatch):
-    """The networks that evaluations make."""
-    made, make = [], networks.evaluation_network
-
-    def remember(*arguments):
-        made.append(make(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr(networks, "evaluation_network", remember)
-    return made
 
 
 def soft_training(images=5, epochs=3):

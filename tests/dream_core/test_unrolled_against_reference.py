@@ -702,19 +702,6 @@ def test_crop_and_flip_draws_for_every_image_and_reaches_every_place():
 # ---------------------------------------------------------------- replayed
 
 
-@pytest.fixture
-def judged_networks(monkeypatch):
-    """The networks that evaluations make."""
-    made, make = [], networks.evaluation_network
-
-    def remember(*arguments):
-        made.append(make(*arguments))
-        return made[-1]
-
-    monkeypatch.setattr(networks, "evaluation_network", remember)
-    return made
-
-
 @in_float64
 @pytest.mark.parametrize("initialization", ["xavier", "default"])
 def test_dd_is_judged_by_exactly_its_own_steps_on_a_fresh_network(initialization, judged_networks):
