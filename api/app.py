@@ -12,7 +12,20 @@ from starlette.middleware import Middleware
 from api import problems
 from api.middleware import Guard, RequestContext
 from api.problems import MEDIA_TYPE, ProblemDocument
-from api.routes import artifacts, catalog, health, jobs
+from api.routes import (
+    artifacts,
+    catalog,
+    comparison,
+    datasets,
+    estimates,
+    events,
+    health,
+    jobs,
+    keys,
+    operations,
+    steering,
+    webhooks,
+)
 from jobs.artifacts import ArtifactStore
 from jobs.database import make_engine, make_sessions
 from jobs.queue import Bell
@@ -48,7 +61,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.readings = make_sessions(engine, read_only=True)
     app.state.bell = Bell(settings.redis_url)
     app.state.store = ArtifactStore(settings.artifacts, settings.staging)
-    for routes in (jobs, artifacts, catalog, health):
+    for routes in (
+        jobs, steering, events, artifacts, comparison, estimates, catalog, datasets, webhooks, keys, operations, health,
+    ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)
     _describe_problems(app)

@@ -1,12 +1,12 @@
-"""What routes ask for, as types: `reading: Reading`, `job: TheJob`."""
+"""What routes ask for, as types: `readings: Readings`, `job: TheJob`."""
 
-from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.problems import Problem
+from api.security import CanRead, Principal
 from jobs import repository
 from jobs.artifacts import JOB_ID, ArtifactStore
 from jobs.queue import Bell
@@ -24,9 +24,8 @@ async def _sessions(request: Request) -> sessionmaker[Session]:
     return request.app.state.sessions
 
 
-def _reading(request: Request) -> Iterator[Session]:
-    with request.app.state.readings.begin() as session:
-        yield session
+async def _readings(request: Request) -> sessionmaker[Session]:
+    return request.app.state.readings
 
 
 async def _bell(request: Request) -> Bell:
@@ -40,8 +39,8 @@ async def _store(request: Request) -> ArtifactStore:
 SettingsDep = Annotated[Settings, Depends(_settings)]
 Sessions = Annotated[sessionmaker[Session], Depends(_sessions)]
 """For writing: the route opens its own transaction, and commits before it answers."""
-Reading = Annotated[Session, Depends(_reading, scope="function")]
-"""A read-only transaction that ends with the route."""
+Readings = Annotated[sessionmaker[Session], Depends(_readings)]
+"""For reading: the route opens its own read-only transaction."""
 BellDep = Annotated[Bell, Depends(_bell)]
 Store = Annotated[ArtifactStore, Depends(_store)]
 
@@ -55,11 +54,19 @@ async def _job_id(job_id: Annotated[str, Path(description="`job_` and 32 hexadec
 JobId = Annotated[str, Depends(_job_id)]
 
 
-def _the_job(job_id: JobId, reading: Reading) -> Job:
-    job = repository.get_job(reading, job_id)
+def find_job(session: Session, job_id: str, principal: Principal) -> Job:
+    """The job, if it is one that they may see. Raises a Problem: another's job is not there, a deleted one is gone."""
+    job = repository.get_job(session, job_id, principal.sees)
     if job is None:
         raise no_such_job(job_id)
+    if job.deleted_at is not None:
+        raise Problem("GONE", f"{job_id} has been deleted")
     return job
+
+
+def _the_job(job_id: JobId, reader: CanRead, readings: Readings) -> Job:
+    with readings.begin() as session:
+        return find_job(session, job_id, reader)
 
 
 TheJob = Annotated[Job, Depends(_the_job)]

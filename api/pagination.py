@@ -4,22 +4,33 @@ import base64
 import json
 from datetime import datetime
 
-from jobs.tables import Job
+from api.problems import Problem, ProblemDetail
 
 
-def encode_cursor(job: Job) -> str:
-    """The place behind this job, as text that means nothing to its bearer."""
-    place = json.dumps([job.created_at.isoformat(), job.id])
+def encode_cursor(created_at: datetime, row_id: str) -> str:
+    """The place behind this row, as text that means nothing to its bearer."""
+    place = json.dumps([created_at.isoformat(), row_id])
     return base64.urlsafe_b64encode(place.encode()).decode()
 
 
-def decode_cursor(cursor: str) -> tuple[datetime, str]:
-    """Where a cursor points, for `repository.list_jobs`. Raises ValueError for what is none."""
+def decode_cursor(cursor: str | None) -> tuple[datetime, str] | None:
+    """The (created_at, id) that a cursor points behind; None for none. Raises a Problem for what is no cursor."""
+    if cursor is None:
+        return None
     try:
-        moment, job_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        moment, row_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
         created_at = datetime.fromisoformat(moment)
     except (ValueError, TypeError):
-        raise ValueError("is not a cursor of this list") from None
-    if created_at.tzinfo is None or not isinstance(job_id, str) or not job_id.isprintable():
-        raise ValueError("is not a cursor of this list")
-    return created_at, job_id
+        raise _no_cursor() from None
+    if created_at.tzinfo is None or not isinstance(row_id, str) or not row_id.isprintable():
+        raise _no_cursor()
+    return created_at, row_id
+
+
+def _no_cursor() -> Problem:
+    message = "is not a cursor of this list; take `next_cursor` of the page before"
+    return Problem(
+        "VALIDATION_FAILED",
+        f"cursor: {message}",
+        errors=[ProblemDetail(pointer="?cursor", code="INVALID_CURSOR", message=message)],
+    )

@@ -1,6 +1,6 @@
 """Errors as `application/problem+json` (RFC 9457): a stable code for programs, a sentence for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -16,12 +16,16 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from dream_core.errors import InvalidRecipe
+from jobs import repository
+from jobs.idempotency import KeyReused
 from jobs.lifecycle import IllegalTransition
+from jobs.quotas import QuotaExceeded
 
 log = structlog.get_logger()
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 5
+QUOTA_RETRY_AFTER_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +45,43 @@ KINDS: dict[str, Kind] = {
         "The service answers only under host names it knows, so that web pages cannot reach it through a name of "
         "their own. Add the name you use to DREAM_ALLOWED_HOSTS.",
     ),
-    "FORBIDDEN": Kind(403, "Forbidden", "A web page of another origin may not use this service from a browser."),
+    "UNAUTHENTICATED": Kind(
+        401, "No valid key", "Send a key of this service: `Authorization: Bearer drk_…`. Ask its operator for one."
+    ),
+    "FORBIDDEN": Kind(
+        403, "Forbidden", "The key has not the scope for this; or a web page of another origin sent the request."
+    ),
     "NOT_FOUND": Kind(404, "Not found", "There is nothing under this address."),
     "METHOD_NOT_ALLOWED": Kind(405, "Method not allowed", "The address exists; the Allow header says what it takes."),
     "ILLEGAL_TRANSITION": Kind(
         409, "Not possible in this state", "The job is in a state that does not lead where you want it to go."
     ),
+    "JOB_NOT_OVER": Kind(409, "The job is not over", "This can be done once the job has ended. Wait, or cancel it."),
+    "NO_CHECKPOINT": Kind(409, "No checkpoint", "There is no such checkpoint to go on from; begin anew."),
+    "NAME_TAKEN": Kind(409, "Name taken", "Something of yours has this name already. Choose another."),
+    "DATASET_IN_USE": Kind(409, "Dataset in use", "Jobs that are not over use it. Wait, or cancel them."),
+    "DATASET_NOT_READY": Kind(409, "Dataset not ready", "The dataset is not in a state for this."),
     "ARTIFACT_NOT_READY": Kind(409, "No artifacts", "Only jobs that have succeeded have artifacts."),
+    "GONE": Kind(410, "Deleted", "It has been deleted."),
     "ARTIFACT_EXPIRED": Kind(410, "Artifacts removed", "The job has succeeded, but its files have been removed."),
+    "PRECONDITION_FAILED": Kind(
+        412, "Changed meanwhile", "It is not in the version that If-Match names. Look at it again, then decide."
+    ),
     "PAYLOAD_TOO_LARGE": Kind(413, "Payload too large", "The body of the request may have 1 MiB at most."),
     "UNSUPPORTED_MEDIA": Kind(415, "Unsupported media type", "Send the body as application/json."),
     "RANGE_NOT_SATISFIABLE": Kind(416, "Range not satisfiable", "The range begins behind the end of the file."),
     "VALIDATION_FAILED": Kind(
         422, "Validation failed", "The content of the request cannot be accepted; `errors` says where and why."
     ),
+    "IDEMPOTENCY_KEY_REUSED": Kind(
+        422, "Idempotency key reused", "The key was sent with another request before. Take a new key for a new request."
+    ),
+    "RESOURCES_UNAVAILABLE": Kind(
+        422, "No worker is large enough", "The job needs more memory than any known worker has."
+    ),
+    "UNSAFE_ARCHIVE": Kind(422, "Unsafe archive", "The archive holds what is never unpacked."),
+    "QUOTA_EXCEEDED": Kind(429, "Quota used up", "Wait for running jobs, delete what is not needed, or ask for more."),
+    "RATE_LIMITED": Kind(429, "Too many requests", "Send fewer; Retry-After says when to go on."),
     "DATASET_MISSING": Kind(
         422, "Dataset missing", "The files are not in the service's data directory, and may not be downloaded."
     ),
@@ -64,6 +91,7 @@ KINDS: dict[str, Kind] = {
 
 _BY_STATUS = {
     400: "BAD_REQUEST",
+    401: "UNAUTHENTICATED",
     403: "FORBIDDEN",
     404: "NOT_FOUND",
     405: "METHOD_NOT_ALLOWED",
@@ -143,9 +171,24 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(InvalidRecipe, _on_invalid_recipe)
     app.add_exception_handler(IllegalTransition, _on_illegal_transition)
+    app.add_exception_handler(repository.StaleVersion, _answering("PRECONDITION_FAILED"))
+    app.add_exception_handler(repository.NotQueued, _answering("ILLEGAL_TRANSITION"))
+    app.add_exception_handler(repository.NotOver, _answering("JOB_NOT_OVER"))
+    app.add_exception_handler(KeyReused, _answering("IDEMPOTENCY_KEY_REUSED"))
+    app.add_exception_handler(QuotaExceeded, _answering("QUOTA_EXCEEDED"))
     app.add_exception_handler(OperationalError, _on_database_away)
     app.add_exception_handler(PoolTimeout, _on_database_away)
     app.add_exception_handler(Exception, _on_bug)
+
+
+def _answering(code: str) -> Callable[[Request, Any], Awaitable[JSONResponse]]:
+    async def answer(request: Request, error: Any) -> JSONResponse:
+        if KINDS[code].status != 429:
+            return problem_response(request, Problem(code, str(error)))
+        wait = {"Retry-After": str(QUOTA_RETRY_AFTER_S)}
+        return problem_response(request, Problem(code, str(error), headers=wait, retry_after_s=QUOTA_RETRY_AFTER_S))
+
+    return answer
 
 
 async def _on_http_error(request: Request, error: Any) -> JSONResponse:
@@ -160,7 +203,7 @@ async def _on_http_error(request: Request, error: Any) -> JSONResponse:
 def _allowed(request: Request) -> str:
     """All methods of the address; the framework names those of the first route alone."""
     routes = request.app.routes
-    methods = ("GET", "HEAD", "POST")
+    methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
     return ", ".join(
         method
         for method in methods

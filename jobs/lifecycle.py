@@ -46,6 +46,9 @@ TERMINAL = frozenset(status for status, following in TRANSITIONS.items() if not 
 HELD = frozenset({Status.RUNNING, Status.PAUSING, Status.CANCELLING})
 """States in which an attempt holds the job by a lease, and may write to it."""
 
+PRIORITIES = {"high": 1, "normal": 0, "low": -1}
+"""What may be said of a job's urgency, the most urgent first."""
+
 MAX_LOSSES = 3
 """Lost workers in a row, without a newer checkpoint between them, that make a job poison."""
 

@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
@@ -53,6 +53,39 @@ class Settings(BaseSettings):
     stall_s: Seconds = 3600
     """A runner that reports nothing for this long hangs."""
 
+    secret: SecretStr | None = None
+    """What keys are hashed under and webhooks sign with. None: one is made and kept in `home`."""
+    admin_key: SecretStr | None = None
+    """A key for the first administrator, as `dream keys generate` makes them. Not stored."""
+    require_key: bool = False
+    """Whether every request must carry a key. An API that other machines can reach always asks for one."""
+    rate_limit: str = "1200/minute"
+    """Requests that a key may send; polls that find nothing new do not count."""
+    failed_key_limit: str = "30/minute"
+    """Wrong keys that one address may send."""
+    max_streams: Annotated[int, Field(ge=1)] = 5
+    """Event streams that a key may hold open at a time. Without keys there is no limit."""
+
+    max_queued: Annotated[int, Field(ge=0)] | None = 1000
+    """Jobs that an owner may have waiting; like the limits below, each owner may have one of their own."""
+    max_running: Annotated[int, Field(ge=0)] | None = None
+    run_seconds_per_day: Annotated[int, Field(ge=0)] | None = None
+    """Seconds that an owner's jobs may run within 24 hours before new ones are refused."""
+    storage_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Bytes of artifacts and uploads that an owner may have before new jobs and uploads are refused."""
+    max_upload_bytes: Annotated[int, Field(ge=1)] = 8 << 30
+
+    retention_days: Annotated[float, Field(ge=0)] = 30
+    """How long artifacts, previews and logs are kept after a job has ended."""
+    checkpoint_days: Annotated[float, Field(ge=0)] = 7
+    disk_high_water: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Share of the disk under `home` that may be full before new jobs and uploads are refused."""
+
+    webhook_allow_private: bool = False
+    """Whether webhooks may lead to private addresses, and over plain http. For trying things out."""
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """A port of the loopback on which this process also shows its metrics, without a key."""
+
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Host names, beside the loopback ones, under which the API answers. Comma-separated; `*` means any."""
 
@@ -94,6 +127,21 @@ class Settings(BaseSettings):
     def staging(self) -> Path:
         """Artifacts that are still being written. On the file system of `artifacts`, so that a rename publishes."""
         return self.home / "staging"
+
+    @property
+    def previews(self) -> Path:
+        """Pictures of synthetic sets as they grow."""
+        return self.home / "previews"
+
+    @property
+    def job_logs(self) -> Path:
+        """What runners print, a file per job."""
+        return self.home / "job_logs"
+
+    @property
+    def uploads(self) -> Path:
+        """Users' own datasets."""
+        return self.home / "uploads"
 
     @property
     def artifacts(self) -> Path:

@@ -30,7 +30,7 @@ _FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
 @router.get("", response_model=Manifest)
 def get_manifest(job: TheJob, store: Store) -> Manifest:
     """The manifest: every file with its size and SHA-256, and how the images are to be used."""
-    _require_succeeded(job)
+    _require_files(job)
     try:
         return store.manifest(job.id)
     except FileNotFoundError:
@@ -64,7 +64,7 @@ class WholeFile(FileResponse):
 
 
 def _find(store: ArtifactStore, job: Job, path: str) -> Artifact:
-    _require_succeeded(job)
+    _require_files(job)
     try:
         artifact = store.find(job.id, path)
     except FileNotFoundError:
@@ -76,8 +76,10 @@ def _find(store: ArtifactStore, job: Job, path: str) -> Artifact:
     return artifact
 
 
-def _require_succeeded(job: Job) -> None:
-    if job.status is not Status.SUCCEEDED:
+def _require_files(job: Job) -> None:
+    if job.purged_at is not None:
+        raise _expired(job)
+    if job.status is not Status.SUCCEEDED and not job.partial:
         raise Problem("ARTIFACT_NOT_READY", f"{job.id} is {job.status}; artifacts exist once it is succeeded")
 
 

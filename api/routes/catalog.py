@@ -6,7 +6,9 @@ from fastapi import APIRouter
 
 from api.dependencies import SettingsDep
 from api.problems import Problem
-from api.schemas import Dataset, DatasetList, MethodDetail, MethodList
+from api.schemas.datasets import Dataset, DatasetList
+from api.schemas.methods import MethodDetail, MethodList
+from api.security import CanRead
 from dream_core.catalog import DATASETS, METHODS
 from dream_core.inventory import inventory
 from dream_core.recipes.description import describe, describe_all
@@ -15,13 +17,13 @@ router = APIRouter(prefix="/v1", tags=["catalog"])
 
 
 @router.get("/methods")
-def list_methods() -> MethodList:
+def list_methods(_: CanRead) -> MethodList:
     """The distillation methods, each with what can be set for it and what it takes by itself."""
     return MethodList(data=[MethodDetail.model_validate(method) for method in describe_all()])
 
 
 @router.get("/methods/{name}")
-def get_method(name: str) -> MethodDetail:
+def get_method(name: str, _: CanRead) -> MethodDetail:
     """One method, as it stands in the list of all."""
     if name not in METHODS:
         raise Problem("NOT_FOUND", f"there is no method {name!r}; known: {', '.join(METHODS)}")
@@ -29,7 +31,7 @@ def get_method(name: str) -> MethodDetail:
 
 
 @router.get("/datasets")
-def list_datasets(settings: SettingsDep) -> DatasetList:
+def list_datasets(settings: SettingsDep, _: CanRead) -> DatasetList:
     """The built-in datasets, and whether their files are here. `folder:NAME` means one's own in the data directory."""
     return DatasetList(
         data=[

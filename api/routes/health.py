@@ -5,7 +5,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.dependencies import BellDep
 from api.problems import KINDS, Problem, slug
-from api.schemas import Live, ProblemKind, Ready
+from api.schemas.health import Live, ProblemKind, Ready
 from jobs.database import is_migrated
 
 router = APIRouter(tags=["health"])

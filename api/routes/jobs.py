@@ -1,104 +1,122 @@
-"""Submit, watch and cancel jobs."""
+"""Submit, look at, change and delete jobs."""
 
+import re
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Body, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
 
 from api.conditional import matches
-from api.dependencies import BellDep, JobId, Reading, Sessions, SettingsDep, TheJob, no_such_job
+from api.dependencies import JobId, Readings, Sessions, find_job, no_such_job
 from api.pagination import decode_cursor, encode_cursor
-from api.problems import Problem, ProblemDetail
-from api.schemas import (
-    EventPage,
-    EventQuery,
-    EventResource,
-    JobCreate,
-    JobPage,
-    JobQuery,
-    JobResource,
-)
-from dream_core.catalog import is_folder
-from dream_core.inventory import find
-from jobs import repository
-from jobs.dispatcher import ring_all
-from jobs.lifecycle import TERMINAL, Status
-from jobs.settings import Settings
-from jobs.spec import JobSpec
+from api.problems import Problem, request_id
+from api.schemas.jobs import METADATA_PARAMETER, JobAmend, JobCreate, JobPage, JobQuery, JobResource, metadata_filter
+from api.security import CanRead, CanWrite
+from api.submitting import POLL_S, IdempotencyKey, Submitting, require_dataset
+from jobs import audit, repository
+from jobs.lifecycle import PRIORITIES, TERMINAL
+from jobs.tables import Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-POLL_S = 2
+_ETAG = re.compile(r'(?:W/)?"(\d{1,9})"')
 
 
-@router.post("", status_code=202)
-def create_job(
-    body: JobCreate, response: Response, settings: SettingsDep, sessions: Sessions, bell: BellDep
-) -> JobResource:
+@router.post("", status_code=202, response_model=JobResource)
+def create_job(body: JobCreate, submission: Submitting, idempotency_key: IdempotencyKey = None) -> JSONResponse:
     """Submit a job. It runs when a worker is free; poll `urls.self`, or follow `urls.events`."""
     recipe = body.spec.resolve()
-    _require_dataset(body.spec, settings)
-    with sessions.begin() as session:
-        job = repository.create_job(session, body.spec, recipe, body.name, body.metadata)
-    ring_all(sessions, bell, [job.id])
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    response.headers["Retry-After"] = str(POLL_S)
-    return JobResource.of(job)
+    require_dataset(body.spec, submission.settings)
+
+    def create(session: Session) -> Job:
+        return repository.create_job(
+            session,
+            body.spec,
+            recipe,
+            body.name,
+            body.metadata,
+            owner=submission.principal.owner,
+            priority=PRIORITIES[body.priority],
+        )
+
+    return submission.submit("create_job", idempotency_key, body.model_dump(mode="json"), create)
 
 
-@router.get("")
-def list_jobs(query: Annotated[JobQuery, Query()], reading: Reading) -> JobPage:
+@router.get("", openapi_extra={"parameters": [METADATA_PARAMETER]})
+def list_jobs(query: Annotated[JobQuery, Query()], request: Request, reader: CanRead, readings: Readings) -> JobPage:
     """List jobs, newest first."""
-    jobs, more = repository.list_jobs(
-        reading,
-        query.limit,
-        after=decode_cursor(query.cursor) if query.cursor else None,
-        statuses=query.status,
-        method=query.method,
-        dataset=query.dataset,
+    metadata = metadata_filter(request.query_params.multi_items())
+    filters = repository.Filters(
+        query.status, query.method, query.dataset, query.created_after, query.created_before, metadata
     )
-    next_cursor = encode_cursor(jobs[-1]) if more else None
+    with readings.begin() as session:
+        jobs, more = repository.list_jobs(
+            session,
+            query.limit,
+            filters,
+            owner=reader.sees,
+            after=decode_cursor(query.cursor),
+            ascending=query.order == "asc",
+        )
+    next_cursor = encode_cursor(jobs[-1].created_at, jobs[-1].id) if more else None
     return JobPage(data=[JobResource.of(job) for job in jobs], has_more=more, next_cursor=next_cursor)
 
 
-@router.get("/{job_id}", response_model=JobResource)
-def get_job(job: TheJob, request: Request, response: Response) -> JobResource | Response:
+@router.get(
+    "/{job_id}", response_model=JobResource, responses={304: {"description": "The job is as the client knows it"}}
+)
+def get_job(job_id: JobId, reader: CanRead, readings: Readings, request: Request, response: Response) -> object:
     """One job. Send its ETag back in If-None-Match, and an unchanged job answers 304 without a body."""
-    etag = f'W/"{job.version}"'
-    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+    with readings.begin() as session:
+        job = find_job(session, job_id, reader)
+    headers = {"ETag": f'W/"{job.version}"', "Cache-Control": "private, no-cache"}
     if job.status not in TERMINAL:
         headers["Retry-After"] = str(POLL_S)
-    if matches(request, etag):
+    if matches(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     response.headers.update(headers)
     return JobResource.of(job)
 
 
-@router.post("/{job_id}/cancel", responses={202: {"model": JobResource, "description": "The worker has been asked"}})
-def cancel_job(job_id: JobId, response: Response, sessions: Sessions) -> JobResource:
-    """Cancel a job: a waiting one at once, a running one after a checkpoint. Repeating is harmless."""
+@router.patch("/{job_id}")
+def amend_job(
+    job_id: JobId,
+    body: Annotated[JobAmend, Body()],
+    writer: CanWrite,
+    sessions: Sessions,
+    request: Request,
+    response: Response,
+    if_match: Annotated[str | None, Header(description="The job's ETag: change it only if it is still this")] = None,
+) -> JobResource:
+    """Change a job's name, metadata or, while it is queued, its priority."""
+    given = body.model_dump(exclude_unset=True)
+    changes = {"labels" if name == "metadata" else name: value for name, value in given.items()}
+    if "priority" in changes:
+        changes["priority"] = PRIORITIES[changes["priority"]]
     with sessions.begin() as session:
-        job = repository.request_cancel(session, job_id)
-    if job is None:
-        raise no_such_job(job_id)
-    if job.status is Status.CANCELLING:
-        response.status_code = 202
-        response.headers["Retry-After"] = str(POLL_S)
+        job = repository.amend(session, job_id, changes, writer.sees, _version(if_match))
+        if job is None:
+            raise no_such_job(job_id)
+        audit.record(session, writer.owner, writer.key_id, "job.amended", job_id, request_id(request))
+    response.headers["ETag"] = f'W/"{job.version}"'
     return JobResource.of(job)
 
 
-@router.get("/{job_id}/events")
-def list_job_events(job: TheJob, query: Annotated[EventQuery, Query()], reading: Reading) -> EventPage:
-    """What has happened in the job, from the beginning or behind an event that you have seen."""
-    events, more = repository.list_events(reading, job.id, query.after, query.limit)
-    next_after = events[-1].seq if events else query.after
-    return EventPage(data=[EventResource.of(event) for event in events], has_more=more, next_after=next_after)
+@router.delete("/{job_id}", status_code=204)
+def delete_job(job_id: JobId, writer: CanWrite, sessions: Sessions, request: Request) -> None:
+    """Delete a job that is over. It is gone at once; its files are removed within a day."""
+    with sessions.begin() as session:
+        if repository.delete(session, job_id, writer.sees) is None:
+            raise no_such_job(job_id)
+        audit.record(session, writer.owner, writer.key_id, "job.deleted", job_id, request_id(request))
 
 
-def _require_dataset(spec: JobSpec, settings: Settings) -> None:
-    """Better to be told now than by a failed job in an hour."""
-    if settings.allow_download and not is_folder(spec.dataset):
-        return
-    found = find(spec.dataset, settings.data_dir)
-    if not found.available:
-        detail = ProblemDetail(pointer="#/spec/dataset", code="DATASET_MISSING", message=found.advice)
-        raise Problem("DATASET_MISSING", found.advice, errors=[detail])
+def _version(if_match: str | None) -> int | None:
+    """The version that If-Match asks for. A tag that is none of ours fits no version."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    found = _ETAG.fullmatch(if_match.strip())
+    if found is None:
+        raise Problem("PRECONDITION_FAILED", "If-Match names no version of this job; send the ETag that it came with")
+    return int(found[1])

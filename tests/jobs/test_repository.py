@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from jobs import repository
 from jobs.database import make_engine, make_sessions
 from jobs.lifecycle import ErrorClass, IllegalTransition, Status
+from jobs.repository import Filters
 from jobs.spec import JobSpec
 from jobs.tables import Job
 
@@ -230,10 +231,10 @@ def test_list_is_complete_in_order_and_filtered(sessions):
         after = (page[-1].created_at, page[-1].id)
         submitted.append(submit(sessions))  # what comes in meanwhile moves nothing
     assert [job.id for job in seen] == [job.id for job in reversed(submitted[:5])]
-    assert len(call(sessions, repository.list_jobs, 9, method="idc")[0]) == 2
-    assert call(sessions, repository.list_jobs, 9, dataset="mnist") == ([], False)
+    assert len(call(sessions, repository.list_jobs, 9, Filters(method="idc"))[0]) == 2
+    assert call(sessions, repository.list_jobs, 9, Filters(dataset="mnist")) == ([], False)
     call(sessions, repository.request_cancel, submitted[0].id)
-    cancelled, _ = call(sessions, repository.list_jobs, 9, statuses=[Status.CANCELLED, Status.FAILED])
+    cancelled, _ = call(sessions, repository.list_jobs, 9, Filters([Status.CANCELLED, Status.FAILED]))
     assert [job.id for job in cancelled] == [submitted[0].id]
 
 

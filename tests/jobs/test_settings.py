@@ -31,13 +31,13 @@ def test_home_is_absolute(monkeypatch):
 
 def test_well_known_names(monkeypatch, tmp_path):
     monkeypatch.setenv("REDIS_URL", "redis://broker:6379/1")
-    monkeypatch.setenv("DATABASE_URL", "postgresql://me:secret@db/dream")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://me:hidden@db/dream")
     monkeypatch.setenv("DREAM_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("DREAM_LEASE_S", "25")
     settings = Settings()
-    assert (settings.redis_url, settings.database_url) == ("redis://broker:6379/1", "postgresql://me:secret@db/dream")
+    assert (settings.redis_url, settings.database_url) == ("redis://broker:6379/1", "postgresql://me:hidden@db/dream")
     assert (settings.data_dir, settings.lease_s) == (tmp_path, 25)
-    assert "secret" not in repr(settings)
+    assert "hidden" not in repr(settings)
 
 
 def test_an_empty_variable_is_none(monkeypatch):

@@ -1,52 +1,16 @@
-"""The tables: a row per job, and what happened to it as numbered events."""
+"""A row per job, and what happened to it as numbered events."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, Enum, ForeignKey, Index, MetaData, String, TypeDecorator
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
 
 from jobs.lifecycle import MAX_LOSSES, Status
+from jobs.tables.base import Base
 
-
-class Moment(TypeDecorator[datetime]):
-    """An aware datetime, always in UTC. SQLite keeps no time zone, so it is put back on the way out."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuses naive datetimes, which mean something else on every host."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("a datetime without time zone")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """Aware again."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class Base(DeclarativeBase):
-    """Names constraints, so that migrations can name them too."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        }
-    )
-    type_annotation_map = {  # noqa: RUF012
-        datetime: Moment(),
-        dict[str, Any]: JSON(none_as_null=True),
-        Status: Enum(
-            Status, native_enum=False, length=16, values_callable=lambda statuses: [s.value for s in statuses]
-        ),
-    }
+LOCAL = "local"
+"""The owner of what is made where no key is asked for."""
 
 
 class Job(Base):
@@ -55,14 +19,21 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_created_at_id", "created_at", "id"),
-        Index("ix_jobs_status_run_after", "status", "run_after"),
+        Index("ix_jobs_owner_created_at_id", "owner", "created_at", "id"),
+        Index("ix_jobs_status_priority_queued_at", "status", "priority", "queued_at"),
         Index("ix_jobs_status_lease_until", "status", "lease_until"),
+        Index("ix_jobs_owner_status", "owner", "status"),
+        Index("ix_jobs_dataset_ipc_protocol_hash_accuracy", "dataset", "ipc", "protocol_hash", "accuracy"),
+        Index("ix_jobs_finished_at", "finished_at"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(64), default=LOCAL)
     name: Mapped[str | None] = mapped_column(String(200))
     dataset: Mapped[str] = mapped_column(String(255))
+    dataset_id: Mapped[str | None] = mapped_column(String(40))  # of an uploaded one
     method: Mapped[str] = mapped_column(String(64))
+    ipc: Mapped[int]
     spec: Mapped[dict[str, Any]]
     resolved_spec: Mapped[dict[str, Any]]
     labels: Mapped[dict[str, Any]] = mapped_column("metadata")  # `metadata` is taken in SQLAlchemy's classes
@@ -73,7 +44,12 @@ class Job(Base):
     progress: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
     result_summary: Mapped[dict[str, Any] | None]
+    accuracy: Mapped[float | None]  # of the summary, in percent, to be sorted by
+    protocol_hash: Mapped[str | None] = mapped_column(String(64))
+    partial: Mapped[bool] = mapped_column(default=False)  # what was made before it was stopped has been kept
 
+    queue: Mapped[str] = mapped_column(String(64))
+    priority: Mapped[int] = mapped_column(default=0)  # the higher the sooner
     attempt: Mapped[int] = mapped_column(default=0)  # the fencing token: bumped by every claim
     worker: Mapped[str | None] = mapped_column(String(255))
     lease_until: Mapped[datetime | None]
@@ -82,13 +58,22 @@ class Job(Base):
     losses: Mapped[int] = mapped_column(default=0)
     checkpoint_step: Mapped[int | None]
     loss_step: Mapped[int | None]  # checkpoint_step when a worker was last lost
+    run_seconds: Mapped[float] = mapped_column(default=0.0)  # of all attempts that have ended
 
     created_at: Mapped[datetime]
     queued_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
+    claimed_at: Mapped[datetime | None]  # by the current or last attempt
+    pausing_at: Mapped[datetime | None]
+    paused_at: Mapped[datetime | None]
     cancelling_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]  # then its files are removed
+    purged_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
+
     parent_job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    parent_step: Mapped[int | None]  # of the parent's checkpoint that this job goes on from
 
     version: Mapped[int] = mapped_column(default=1)  # bumped by every change that a reader of the job can see
     event_seq: Mapped[int] = mapped_column(default=0)  # the number of the last event
@@ -100,9 +85,13 @@ class Job(Base):
 
 
 class JobEvent(Base):
-    """Something that happened in a job. `seq` counts from 1 in each job, in the order of commits, without gaps."""
+    """Something that happened in a job. `seq` counts from 1 in each job, in the order of commits.
+
+    There are no gaps while the job goes on. Once it is over, metrics and previews are thinned out.
+    """
 
     __tablename__ = "job_events"
+    __table_args__ = (Index("ix_job_events_job_id_type_seq", "job_id", "type", "seq"),)
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)

@@ -1,0 +1,5 @@
+"""Users' own datasets."""
+
+from fastapi import APIRouter
+
+router = APIRouter(prefix="/v1", tags=["datasets"])

@@ -1,0 +1,103 @@
+"""What happens to every new job, whichever route it comes by: admitted, written down once, rung for."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Request
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from api.dependencies import BellDep, Sessions, SettingsDep
+from api.problems import Problem, ProblemDetail, request_id
+from api.schemas.jobs import JobResource
+from api.security import CanWrite, Principal
+from dream_core.catalog import is_folder
+from dream_core.inventory import find
+from jobs import audit, idempotency, quotas
+from jobs.dispatcher import ring_all
+from jobs.queue import Bell
+from jobs.settings import Settings
+from jobs.spec import JobSpec
+from jobs.tables import Job
+
+POLL_S = 2
+OVERLOADED_S = 60
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        description="A text of your own, at most 255 characters: the same request sent again with it within 24 hours "
+        "makes no second job, and gets the first one's answer.",
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Submits jobs for the one who asks."""
+
+    request: Request
+    principal: Principal
+    settings: Settings
+    sessions: Sessions
+    bell: Bell
+
+    def submit(
+        self, route: str, key: str | None, body: Mapping[str, Any], create: Callable[[Session], Job]
+    ) -> JSONResponse:
+        """The answer to a request for a new job. `create` is called once the job is admitted."""
+        require_room(self.settings)
+        try:
+            return self._once(route, key, body, create)
+        except IntegrityError:  # the same request came in at the same time, and has won
+            return self._once(route, key, body, create)
+
+    def _once(
+        self, route: str, key: str | None, body: Mapping[str, Any], create: Callable[[Session], Job]
+    ) -> JSONResponse:
+        owner = self.principal.owner
+        with self.sessions.begin() as session:
+            if key and (known := idempotency.recall(session, owner, route, key, body)):
+                return JSONResponse(known.body, known.status, known.headers | {"Idempotent-Replayed": "true"})
+            quotas.admit_job(session, owner, self.settings)
+            job = create(session)
+            audit.record(session, owner, self.principal.key_id, "job.submitted", job.id, request_id(self.request))
+            headers = {"Location": f"/v1/jobs/{job.id}", "Retry-After": str(POLL_S)}
+            answer = JobResource.of(job).model_dump(mode="json", by_alias=True)
+            if key:
+                idempotency.remember(session, owner, route, key, body, status=202, headers=headers, body=answer)
+        ring_all(self.sessions, self.bell, [job.id])
+        return JSONResponse(answer, 202, headers)
+
+
+async def _submission(
+    request: Request, principal: CanWrite, settings: SettingsDep, sessions: Sessions, bell: BellDep
+) -> Submission:
+    return Submission(request, principal, settings, sessions, bell)
+
+
+Submitting = Annotated[Submission, Depends(_submission)]
+
+
+def require_room(settings: Settings) -> None:
+    """Raise a Problem while the disk is nearly full: a job that cannot leave its result is better not begun."""
+    usage = shutil.disk_usage(settings.home)
+    full = 1 - usage.free / usage.total
+    if full > settings.disk_high_water:
+        message = f"the service's disk is {full:.0%} full; new jobs and uploads wait until its operator has made room"
+        raise Problem("OVERLOADED", message, headers={"Retry-After": str(OVERLOADED_S)}, retry_after_s=OVERLOADED_S)
+
+
+def require_dataset(spec: JobSpec, settings: Settings) -> None:
+    """Raise a Problem where the images are not there: better to be told now than by a failed job in an hour."""
+    if settings.allow_download and not is_folder(spec.dataset):
+        return
+    found = find(spec.dataset, settings.data_dir)
+    if not found.available:
+        detail = ProblemDetail(pointer="#/spec/dataset", code="DATASET_MISSING", message=found.advice)
+        raise Problem("DATASET_MISSING", found.advice, errors=[detail])

@@ -1,0 +1,58 @@
+"""All SQL on jobs. Every function takes the session first; whoever opened the session commits."""
+
+from jobs.repository.attempts import (
+    append_events,
+    claim,
+    claim_next,
+    expire_leases,
+    held_status,
+    renew,
+    requeue,
+    settle,
+)
+from jobs.repository.commands import (
+    NotOver,
+    NotQueued,
+    StaleVersion,
+    amend,
+    delete,
+    lock_job,
+    request_cancel,
+    request_pause,
+    resume,
+)
+from jobs.repository.reading import Filters, ahead_of, get_job, list_events, list_jobs
+from jobs.repository.ringing import RING_BATCH, due_for_ringing, not_rung, nothing_rung
+from jobs.repository.submission import create_job
+from jobs.repository.transition import utcnow
+
+__all__ = [
+    "RING_BATCH",
+    "Filters",
+    "NotOver",
+    "NotQueued",
+    "StaleVersion",
+    "ahead_of",
+    "amend",
+    "append_events",
+    "claim",
+    "claim_next",
+    "create_job",
+    "delete",
+    "due_for_ringing",
+    "expire_leases",
+    "get_job",
+    "held_status",
+    "list_events",
+    "list_jobs",
+    "lock_job",
+    "not_rung",
+    "nothing_rung",
+    "renew",
+    "request_cancel",
+    "request_pause",
+    "requeue",
+    "resume",
+    "settle",
+    "utcnow",
+]
