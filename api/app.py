@@ -3,15 +3,13 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
-from api import problems
+from api import openapi, problems
 from api.middleware import Guard, RequestContext
-from api.problems import MEDIA_TYPE, ProblemDocument
 from api.routes import (
     artifacts,
     catalog,
@@ -31,14 +29,6 @@ from jobs.database import make_engine, make_sessions
 from jobs.queue import Bell
 from jobs.settings import Settings, get_settings
 
-_PROBLEM: dict[int | str, dict[str, Any]] = {
-    status: {
-        "description": description,
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
-    }
-    for status, description in {422: "The request's content cannot be accepted", "default": "Any other problem"}.items()
-}
-
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application on a database, broker and artifact store. Connects to none of them yet."""
@@ -48,10 +38,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("dream-distillation"),
         docs_url=None,  # its pages load scripts from elsewhere
         redoc_url=None,
-        lifespan=_dispose_engine,
+        lifespan=_lifespan,
         generate_unique_id_function=_operation_id,
         middleware=[Middleware(RequestContext), Middleware(Guard, allowed_hosts=settings.allowed_hosts)],
-        responses=_PROBLEM,
+        responses=openapi.PROBLEM_RESPONSES,
         redirect_slashes=False,
     )
     engine = make_engine(settings.database_url)
@@ -66,12 +56,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ):  # fmt: skip
         app.include_router(routes.router)
     problems.install(app)
-    _describe_problems(app)
+    openapi.install(app)
     return app
 
 
 @asynccontextmanager
-async def _dispose_engine(app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    app.state.settings.home.mkdir(parents=True, exist_ok=True)
     yield
     app.state.engine.dispose()
 
@@ -79,18 +70,3 @@ async def _dispose_engine(app: FastAPI) -> AsyncIterator[None]:
 def _operation_id(route: APIRoute) -> str:
     """The route's own name: generated clients get methods that read well, and keep them."""
     return route.name
-
-
-def _describe_problems(app: FastAPI) -> None:
-    """Put the problem document into the OpenAPI description, which knows only what routes return."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        description = generate()
-        template = "#/components/schemas/{model}"
-        schema = ProblemDocument.model_json_schema(ref_template=template)
-        schemas = description.setdefault("components", {}).setdefault("schemas", {})
-        schemas.update(schema.pop("$defs", {}), ProblemDocument=schema)
-        return description
-
-    app.openapi = openapi

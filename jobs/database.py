@@ -48,7 +48,7 @@ def make_sessions(engine: Engine, *, read_only: bool = False) -> sessionmaker[Se
 
 
 def migrate(url: str, revision: str = "head") -> None:
-    """Bring the schema to a revision (`base` empties it). Safe to call from several processes at once."""
+    """Bring the schema to a revision (`base` empties it), up or down. Safe to call from several processes at once."""
     engine = make_engine(url)
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
@@ -56,8 +56,17 @@ def migrate(url: str, revision: str = "head") -> None:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         config.attributes["connection"] = connection
-        (command.downgrade if revision == "base" else command.upgrade)(config, revision)
+        (command.downgrade if _is_older(connection, revision) else command.upgrade)(config, revision)
     engine.dispose()
+
+
+def _is_older(connection: Connection, revision: str) -> bool:
+    """Whether the way from the present schema to the revision leads down."""
+    present = MigrationContext.configure(connection).get_current_revision()
+    if revision == "base" or present is None:
+        return revision == "base"
+    steps = ScriptDirectory(str(MIGRATIONS)).iterate_revisions(present, "base")
+    return revision in [step.revision for step in steps][1:]
 
 
 def is_migrated(engine: Engine) -> bool:

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -5,7 +7,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import OperationalError
 
 from jobs.database import is_migrated, make_engine, make_sessions, migrate
-from jobs.tables import Base
+from jobs.tables import Base, Job, JobEvent
 
 
 def test_migrations_make_the_tables_that_the_code_knows(database_url):
@@ -25,6 +27,41 @@ def test_down_and_up_again(database_url):
     migrate(database_url)
     assert is_migrated(engine)
     engine.dispose()
+
+
+def test_an_upgrade_keeps_jobs_and_events_and_knows_what_they_say(database_url):
+    engine = make_engine(database_url)
+    migrate(database_url, "base")
+    migrate(database_url, "0001")
+    spec = {"dataset": "digits", "method": "dream", "ipc": 10}
+    summary = {"accuracy": {"mean": 61.5, "std": 1.0}, "protocol_hash": "ab12"}
+    row = {"spec": json.dumps(spec), "summary": json.dumps(summary), "now": "2026-01-02 03:04:05"}
+    with engine.begin() as connection:
+        connection.execute(text(OLD_JOB), row)
+        connection.execute(text(OLD_EVENT), row)
+    migrate(database_url)
+    with make_sessions(engine).begin() as session:
+        job = session.get(Job, "job_old")
+        assert (job.owner, job.ipc, job.accuracy, job.protocol_hash) == ("local", 10, 61.5, "ab12")
+        assert (job.queue, job.priority, job.partial, job.run_seconds) == ("default", 0, False, 0.0)
+        assert session.get(JobEvent, ("job_old", 1)).data == spec
+    migrate(database_url, "0001")
+    with engine.begin() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM job_events")) == 1
+        assert connection.scalar(text("SELECT status FROM jobs")) == "succeeded"
+    migrate(database_url)
+    assert is_migrated(engine)
+    engine.dispose()
+
+
+OLD_JOB = """
+    INSERT INTO jobs (id, dataset, method, spec, resolved_spec, metadata, status, result_summary, attempt, run_after,
+                      losses, created_at, queued_at, version, event_seq)
+    VALUES ('job_old', 'digits', 'dream', :spec, :spec, '{}', 'succeeded', :summary, 1, :now, 0, :now, :now, 5, 1)
+"""
+OLD_EVENT = """
+    INSERT INTO job_events (job_id, seq, type, attempt, created_at, data) VALUES ('job_old', 1, 'log', 1, :now, :spec)
+"""
 
 
 def test_migrating_twice_changes_nothing(database_url):

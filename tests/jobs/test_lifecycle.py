@@ -42,6 +42,13 @@ COMMANDS = {
     "expire": lambda session, job, attempt: repository.requeue(session, job, attempt, ErrorClass.WORKER_LOST),
     "shutdown": lambda session, job, attempt: repository.requeue(session, job, attempt, ErrorClass.HOST_SHUTDOWN),
     "cancel": lambda session, job, attempt: repository.request_cancel(session, job),
+    "cancel now": lambda session, job, attempt: repository.request_cancel(session, job, now=True),
+    "pause": lambda session, job, attempt: repository.request_pause(session, job),
+    "resume": lambda session, job, attempt: repository.resume(session, job),
+    "give up": lambda session, job, attempt: repository.settle(session, job, attempt, Status.PAUSED),
+    "keep a part": lambda session, job, attempt: repository.settle(
+        session, job, attempt, Status.FAILED, result_summary={"partial": True}, partial=True
+    ),
     "succeed": lambda session, job, attempt: repository.settle(session, job, attempt, Status.SUCCEEDED),
     "fail": lambda session, job, attempt: repository.settle(session, job, attempt, Status.FAILED),
     "renew": lambda session, job, attempt: repository.renew(session, job, attempt, 60),
@@ -71,6 +78,7 @@ def test_no_history_leaves_the_table(sessions, commands):
             assert previous.status not in TERMINAL or job.version == previous.version
         assert (job.status in HELD) == (job.lease_until is not None)
         assert (job.status in TERMINAL) == (job.finished_at is not None)
+        assert job.status is not Status.PAUSED or job.paused_at
         previous = job
         assert [event.seq for event in events] == list(range(1, job.event_seq + 1))
         states = [event.data for event in events if event.type == "state"]
