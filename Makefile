@@ -3,10 +3,11 @@
 
 PYTHON ?= python3
 DATASET ?= digits
+ROUNDS ?= 200
 BIN = .venv/bin
 INSTALLED = .venv/.installed
 
-.PHONY: demo test serve lint bench bench-accuracy install servers clean
+.PHONY: demo test serve lint bench bench-accuracy bench-load soak fuzz openapi install servers clean
 
 demo: install
 	$(BIN)/python -m client.demo --dataset $(DATASET)
@@ -31,6 +32,22 @@ bench: install
 # Every method at a budget for CPUs: up to two hours on two cores. What is kept in benchmarks/results is not run again.
 bench-accuracy: install
 	$(BIN)/python benchmarks/accuracy.py
+
+# The API under load, with 100,000 jobs in the table, on SQLite and on PostgreSQL: a quarter of an hour.
+bench-load: install servers
+	$(BIN)/python benchmarks/load.py
+
+# Kills what can be killed at random moments, round after round; fails if a job is lost, doubled, or has other bytes.
+soak: install servers
+	$(BIN)/python benchmarks/soak.py --rounds $(ROUNDS)
+
+# Thousands of requests that nobody has thought of.
+fuzz: install servers
+	$(BIN)/python -m tests.contract.fuzz
+
+# The description of the API that the tests compare with.
+openapi: install
+	$(BIN)/python -m api.openapi > docs/openapi.json
 
 install: $(INSTALLED)
 

@@ -1,13 +1,14 @@
 """`python -m api`: the HTTP service as a process of its own."""
 
 import argparse
-import ipaddress
 
-import uvicorn
-
+from api import server
 from api.app import create_app
 from jobs.database import migrate
+from jobs.keys import NoAdministrator, check_administrator
 from jobs.logs import configure_logging
+from jobs.metrics import serve_metrics
+from jobs.network import is_loopback, listening_on
 from jobs.settings import get_settings
 
 
@@ -17,36 +18,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default %(default)s)")
     parser.add_argument(
-        "--insecure-no-auth", action="store_true", help="listen on an address that other machines can reach"
+        "--insecure-no-auth", action="store_true", help="ask nobody for a key, though other machines can reach us"
     )
     options = parser.parse_args(arguments)
-    if not is_loopback(options.host) and not options.insecure_no_auth:
-        parser.error(
-            f"{options.host} can be reached from other machines, and this service lets everyone in who can reach it; "
-            "listen on 127.0.0.1, or say --insecure-no-auth if the network is trusted"
-        )
     configure_logging()
-    settings = get_settings()
+    settings = listening_on(options.host, get_settings(), insecure=options.insecure_no_auth)
     if not is_loopback(options.host):
         settings = settings.model_copy(update={"allowed_hosts": (*settings.allowed_hosts, url_host(options.host))})
     migrate(settings.database_url)
-    uvicorn.run(
+    try:
+        check_administrator(settings, options.host)
+    except NoAdministrator as error:
+        parser.error(f"{error}: {error.advice}")
+    serve_metrics(settings)
+    server.run(
         create_app(settings),
         host=options.host,
         port=options.port,
-        log_config=None,
-        access_log=False,
         server_header=False,
         timeout_graceful_shutdown=10,
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address. A name counts only if it is `localhost`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def url_host(host: str) -> str:

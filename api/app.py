@@ -6,9 +6,12 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from prometheus_client import CollectorRegistry, Gauge
 from starlette.middleware import Middleware
 
 from api import openapi, problems
+from api.keyring import KeyRing
+from api.limiting import CountRequests, RateLimits
 from api.middleware import Guard, RequestContext
 from api.routes import (
     artifacts,
@@ -20,19 +23,26 @@ from api.routes import (
     health,
     jobs,
     keys,
+    metrics,
     operations,
+    records,
     steering,
     webhooks,
 )
+from api.security import NEEDS_KEY
+from api.streams import Streams
 from jobs.artifacts import ArtifactStore
 from jobs.database import make_engine, make_sessions
+from jobs.metrics import DatabaseFigures
 from jobs.queue import Bell
+from jobs.ringer import Ringer
 from jobs.settings import Settings, get_settings
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application on a database, broker and artifact store. Connects to none of them yet."""
     settings = settings or get_settings()
+    limits = RateLimits(settings)
     app = FastAPI(
         title="DREAM dataset distillation",
         version=version("dream-distillation"),
@@ -40,7 +50,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=_lifespan,
         generate_unique_id_function=_operation_id,
-        middleware=[Middleware(RequestContext), Middleware(Guard, allowed_hosts=settings.allowed_hosts)],
+        middleware=[
+            Middleware(RequestContext),
+            Middleware(CountRequests, limits=limits),
+            Middleware(Guard, allowed_hosts=settings.allowed_hosts),
+        ],
         responses=openapi.PROBLEM_RESPONSES,
         redirect_slashes=False,
     )
@@ -49,12 +63,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.engine = engine
     app.state.sessions = make_sessions(engine)
     app.state.readings = make_sessions(engine, read_only=True)
+    app.state.keyring = KeyRing(settings, app.state.sessions, app.state.readings)
+    app.state.limits = limits
     app.state.bell = Bell(settings.redis_url)
+    app.state.ringer = Ringer(app.state.sessions, app.state.bell)
+    app.state.streams = Streams(app.state.readings, settings.max_streams)
+    app.state.figures = CollectorRegistry()
+    app.state.figures.register(DatabaseFigures(app.state.readings, settings))
+    Gauge("dream_sse_streams", "Event streams that are open", registry=app.state.figures).set_function(
+        app.state.streams.open_streams
+    )
     app.state.store = ArtifactStore(settings.artifacts, settings.staging)
     for routes in (
-        jobs, steering, events, artifacts, comparison, estimates, catalog, datasets, webhooks, keys, operations, health,
+        jobs, steering, events, records, artifacts, comparison, estimates, catalog, datasets, webhooks, keys,
+        operations, metrics,
     ):  # fmt: skip
-        app.include_router(routes.router)
+        app.include_router(routes.router, dependencies=[NEEDS_KEY])
+    app.include_router(health.router)
     problems.install(app)
     openapi.install(app)
     return app
@@ -64,6 +89,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.settings.home.mkdir(parents=True, exist_ok=True)
     yield
+    await app.state.keyring.close()
+    app.state.ringer.close()
     app.state.engine.dispose()
 
 

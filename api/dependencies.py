@@ -10,6 +10,7 @@ from api.security import CanRead, Principal
 from jobs import repository
 from jobs.artifacts import JOB_ID, ArtifactStore
 from jobs.queue import Bell
+from jobs.ringer import Ringer
 from jobs.settings import Settings
 from jobs.tables import Job
 
@@ -32,6 +33,10 @@ async def _bell(request: Request) -> Bell:
     return request.app.state.bell
 
 
+async def _ringer(request: Request) -> Ringer:
+    return request.app.state.ringer
+
+
 async def _store(request: Request) -> ArtifactStore:
     return request.app.state.store
 
@@ -42,6 +47,7 @@ Sessions = Annotated[sessionmaker[Session], Depends(_sessions)]
 Readings = Annotated[sessionmaker[Session], Depends(_readings)]
 """For reading: the route opens its own read-only transaction."""
 BellDep = Annotated[Bell, Depends(_bell)]
+RingerDep = Annotated[Ringer, Depends(_ringer)]
 Store = Annotated[ArtifactStore, Depends(_store)]
 
 

@@ -11,6 +11,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.problems import KINDS, Problem, problem_response
+from jobs.metrics import HTTP_SECONDS
+from jobs.parts import PART_BYTES
 
 log = structlog.get_logger()
 
@@ -18,6 +20,7 @@ MAX_BODY_BYTES = 1 << 20
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 HEALTH = ("/livez", "/readyz")
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+_UPLOAD = re.compile(r"/v1/datasets/[^/]+/parts/[^/]+")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -56,13 +59,26 @@ class RequestContext:
             try:
                 await self._app(scope, receive, send_with_headers)
             finally:
+                seconds = round(time.monotonic() - started, 4)
+                route = getattr(scope.get("route"), "path", "none")
+                HTTP_SECONDS.labels(route, scope["method"], status).observe(seconds)
                 if scope["path"] not in HEALTH:
-                    seconds = round(time.monotonic() - started, 4)
                     path = scope["path"]
                     log.info("http.request", method=scope["method"], path=path, status=status, seconds=seconds)
 
 
-def _limited(receive: Receive) -> Receive:
+def _body_of(scope: Scope) -> tuple[str, int]:
+    """The media type that a body must have, and how many bytes at most. Parts of uploads are the only large ones."""
+    if scope["method"] == "PUT" and _UPLOAD.fullmatch(scope["path"]):
+        return "application/octet-stream", PART_BYTES
+    return "application/json", MAX_BODY_BYTES
+
+
+def _too_large(most: int) -> Problem:
+    return Problem("PAYLOAD_TOO_LARGE", f"the body of this request may have {most:,} bytes at most")
+
+
+def _limited(receive: Receive, most: int) -> Receive:
     """Counts what arrives: a body that comes in chunks does not say how long it is."""
     received = 0
 
@@ -70,8 +86,8 @@ def _limited(receive: Receive) -> Receive:
         nonlocal received
         message = await receive()
         received += len(message.get("body", b""))
-        if received > MAX_BODY_BYTES:
-            raise Problem("PAYLOAD_TOO_LARGE", KINDS["PAYLOAD_TOO_LARGE"].meaning)
+        if received > most:
+            raise _too_large(most)
         return message
 
     return receive_limited
@@ -91,11 +107,12 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        problem = self._objection(scope) if scope["type"] == "http" else None
-        if problem:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif problem := self._objection(scope):
             await problem_response(Request(scope), problem)(scope, receive, send)
         else:
-            await self._app(scope, _limited(receive), send)
+            await self._app(scope, _limited(receive, _body_of(scope)[1]), send)
 
     def _objection(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
@@ -107,12 +124,13 @@ class Guard:
         origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
         if site not in ("none", "same-origin") or (origin is not None and origin.partition("://")[2] != host):
             return Problem("FORBIDDEN", KINDS["FORBIDDEN"].meaning)
+        media_type, most = _body_of(scope)
         length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > MAX_BODY_BYTES:
-            return Problem("PAYLOAD_TOO_LARGE", KINDS["PAYLOAD_TOO_LARGE"].meaning)
+        if length.isdecimal() and int(length) > most:
+            return _too_large(most)
         has_body = length != "0" or "transfer-encoding" in headers
-        if has_body and headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            return Problem("UNSUPPORTED_MEDIA", KINDS["UNSUPPORTED_MEDIA"].meaning)
+        if has_body and headers.get("content-type", "").partition(";")[0].strip().lower() != media_type:
+            return Problem("UNSUPPORTED_MEDIA", f"send the body as {media_type}")
         return None
 
     def _is_ours(self, host: str) -> bool:

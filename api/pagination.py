@@ -21,13 +21,14 @@ def decode_cursor(cursor: str | None) -> tuple[datetime, str] | None:
         moment, row_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
         created_at = datetime.fromisoformat(moment)
     except (ValueError, TypeError):
-        raise _no_cursor() from None
+        raise no_cursor() from None
     if created_at.tzinfo is None or not isinstance(row_id, str) or not row_id.isprintable():
-        raise _no_cursor()
+        raise no_cursor()
     return created_at, row_id
 
 
-def _no_cursor() -> Problem:
+def no_cursor() -> Problem:
+    """422."""
     message = "is not a cursor of this list; take `next_cursor` of the page before"
     return Problem(
         "VALIDATION_FAILED",

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from dream_core.errors import InvalidRecipe
-from jobs import repository
+from jobs import repository, uploads
 from jobs.idempotency import KeyReused
 from jobs.lifecycle import IllegalTransition
 from jobs.quotas import QuotaExceeded
@@ -61,6 +61,7 @@ KINDS: dict[str, Kind] = {
     "NAME_TAKEN": Kind(409, "Name taken", "Something of yours has this name already. Choose another."),
     "DATASET_IN_USE": Kind(409, "Dataset in use", "Jobs that are not over use it. Wait, or cancel them."),
     "DATASET_NOT_READY": Kind(409, "Dataset not ready", "The dataset is not in a state for this."),
+    "WEBHOOK_DISABLED": Kind(409, "Webhook disabled", "Its address has said that it is gone. Create another."),
     "ARTIFACT_NOT_READY": Kind(409, "No artifacts", "Only jobs that have succeeded have artifacts."),
     "GONE": Kind(410, "Deleted", "It has been deleted."),
     "ARTIFACT_EXPIRED": Kind(410, "Artifacts removed", "The job has succeeded, but its files have been removed."),
@@ -176,6 +177,9 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(repository.NotOver, _answering("JOB_NOT_OVER"))
     app.add_exception_handler(KeyReused, _answering("IDEMPOTENCY_KEY_REUSED"))
     app.add_exception_handler(QuotaExceeded, _answering("QUOTA_EXCEEDED"))
+    app.add_exception_handler(uploads.NameTaken, _answering("NAME_TAKEN"))
+    app.add_exception_handler(uploads.InUse, _answering("DATASET_IN_USE"))
+    app.add_exception_handler(uploads.NotReady, _answering("DATASET_NOT_READY"))
     app.add_exception_handler(OperationalError, _on_database_away)
     app.add_exception_handler(PoolTimeout, _on_database_away)
     app.add_exception_handler(Exception, _on_bug)

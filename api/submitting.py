@@ -10,15 +10,15 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from api.dependencies import BellDep, Sessions, SettingsDep
+from api.dependencies import RingerDep, Sessions, SettingsDep
 from api.problems import Problem, ProblemDetail, request_id
 from api.schemas.jobs import JobResource
 from api.security import CanWrite, Principal
-from dream_core.catalog import is_folder
+from dream_core.catalog import DATASETS, UPLOAD_PREFIX, is_folder, is_upload
 from dream_core.inventory import find
-from jobs import audit, idempotency, quotas
-from jobs.dispatcher import ring_all
-from jobs.queue import Bell
+from jobs import audit, idempotency, metrics, quotas, uploads
+from jobs.redaction import scrub
+from jobs.ringer import Ringer
 from jobs.settings import Settings
 from jobs.spec import JobSpec
 from jobs.tables import Job
@@ -45,7 +45,7 @@ class Submission:
     principal: Principal
     settings: Settings
     sessions: Sessions
-    bell: Bell
+    ringer: Ringer
 
     def submit(
         self, route: str, key: str | None, body: Mapping[str, Any], create: Callable[[Session], Job]
@@ -71,14 +71,15 @@ class Submission:
             answer = JobResource.of(job).model_dump(mode="json", by_alias=True)
             if key:
                 idempotency.remember(session, owner, route, key, body, status=202, headers=headers, body=answer)
-        ring_all(self.sessions, self.bell, [job.id])
+        metrics.SUBMITTED.labels(job.method, job.dataset if job.dataset in DATASETS else "own").inc()
+        self.ringer.ring(job.id)
         return JSONResponse(answer, 202, headers)
 
 
 async def _submission(
-    request: Request, principal: CanWrite, settings: SettingsDep, sessions: Sessions, bell: BellDep
+    request: Request, principal: CanWrite, settings: SettingsDep, sessions: Sessions, ringer: RingerDep
 ) -> Submission:
-    return Submission(request, principal, settings, sessions, bell)
+    return Submission(request, principal, settings, sessions, ringer)
 
 
 Submitting = Annotated[Submission, Depends(_submission)]
@@ -95,9 +96,27 @@ def require_room(settings: Settings) -> None:
 
 def require_dataset(spec: JobSpec, settings: Settings) -> None:
     """Raise a Problem where the images are not there: better to be told now than by a failed job in an hour."""
-    if settings.allow_download and not is_folder(spec.dataset):
+    downloadable = settings.allow_download and not is_folder(spec.dataset)
+    if downloadable or is_upload(spec.dataset):  # of uploads the database knows more: `uploaded_dataset`
         return
     found = find(spec.dataset, settings.data_dir)
     if not found.available:
-        detail = ProblemDetail(pointer="#/spec/dataset", code="DATASET_MISSING", message=found.advice)
-        raise Problem("DATASET_MISSING", found.advice, errors=[detail])
+        raise _missing(scrub(found.advice, settings))
+
+
+def uploaded_dataset(session: Session, spec: JobSpec, owner: str) -> str | None:
+    """The id of what `upload:NAME` means, kept until the transaction ends; None for any other dataset.
+
+    Raises a Problem where the owner has none of that name that could be used.
+    """
+    if not is_upload(spec.dataset):
+        return None
+    dataset = uploads.find_ready(session, owner, spec.dataset.removeprefix(UPLOAD_PREFIX))
+    if dataset is None:
+        raise _missing(f"you have uploaded no dataset of this name; `GET /v1/datasets` lists them: {spec.dataset}")
+    return dataset.id
+
+
+def _missing(advice: str) -> Problem:
+    detail = ProblemDetail(pointer="#/spec/dataset", code="DATASET_MISSING", message=advice)
+    return Problem("DATASET_MISSING", advice, errors=[detail])

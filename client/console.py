@@ -3,9 +3,9 @@
 import json
 import os
 import sys
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import Any
 
-import typer
 from rich.console import Console
 
 from client.errors import ApiError, ClientError, ServiceUnreachable
@@ -15,17 +15,17 @@ from client.sdk import Client
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.", show_default=False)]
-UrlOption = Annotated[
-    str | None,
-    typer.Option("--url", envvar="DREAM_URL", help="The service's address.", show_default="http://127.0.0.1:8000"),
-]
-JobArgument = Annotated[
-    str, typer.Argument(metavar="JOB", help="A job's id, or its last characters as `dream ls` shows them.")
-]
-
 EXIT_FAILED, EXIT_CANCELLED, EXIT_UNREACHABLE, EXIT_DETACHED = 1, 2, 3, 130
 OUTCOMES = {"succeeded": 0, "failed": EXIT_FAILED, "cancelled": EXIT_CANCELLED}
+
+
+def connect(url: str | None) -> Client:
+    """The service at `url`, else at DREAM_URL. Says so when it makes one wait."""
+    return Client(url, on_wait=_waiting)
+
+
+def _waiting(seconds: float, error: ClientError) -> None:
+    note(f"{error}; trying again in {max(1, round(seconds))} s")
 
 
 def print_json(value: Any) -> None:
@@ -65,7 +65,7 @@ def _sentence(error: ClientError) -> str:
     if not isinstance(error, ApiError) or not error.errors or error.status != 422:
         return str(error)
     of_query = all(problem.pointer.startswith("?") for problem in error.errors)
-    return "the request cannot be accepted" if of_query else "the job cannot be accepted"
+    return "the request cannot be accepted" if of_query else "this cannot be accepted"
 
 
 def _field(pointer: str) -> str:
@@ -77,12 +77,18 @@ def find_job(client: Client, text: str) -> Job:
     """The job with this id, or the one of the latest whose id ends so."""
     if text.startswith("job_"):
         return client.jobs.get(text)
-    matches = [job for job in client.jobs.list(limit=100) if job.id.endswith(text)]
-    if len(matches) == 1:
-        return client.jobs.get(matches[0].id)
-    if matches:
-        raise ClientError(f"{len(matches)} jobs end with {text!r}", advice="give more characters, or the whole id")
-    raise ClientError(f"none of the latest 100 jobs ends with {text!r}", advice="`dream ls` shows them")
+    ids = [job.id for job in client.jobs.list(limit=100)]
+    return client.jobs.get(find_id(ids, text, "of the latest 100 jobs", "`dream ls` shows them"))
+
+
+def find_id(ids: Iterable[str], text: str, among: str, advice: str) -> str:
+    """The only one of the ids that ends with `text`. `among` says which ones they are, `advice` who lists them."""
+    matches = [each for each in ids if each.endswith(text)]
+    if len(matches) > 1:
+        raise ClientError(f"{len(matches)} {among} end with {text!r}", advice="give more characters, or the whole id")
+    if not matches:
+        raise ClientError(f"none {among} ends with {text!r}", advice=advice)
+    return matches[0]
 
 
 def fancy() -> bool:

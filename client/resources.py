@@ -30,6 +30,13 @@ class Job:
     error: dict[str, Any] | None
     result_summary: dict[str, Any] | None
     timestamps: dict[str, str | None]
+    priority: str
+    metadata: dict[str, str]
+    partial: bool
+    """Whether it was stopped on its way, and what it had made by then can be downloaded."""
+    parent_job_id: str | None
+    """The job that this one is a retry of."""
+    version: int
     raw: dict[str, Any] = field(repr=False)
 
     @property
@@ -51,13 +58,21 @@ class Job:
             error=raw.get("error"),
             result_summary=raw.get("result_summary"),
             timestamps=raw.get("timestamps") or {},
+            priority=raw.get("priority") or "normal",
+            metadata=raw.get("metadata") or {},
+            partial=bool(raw.get("partial")),
+            parent_job_id=raw.get("parent_job_id"),
+            version=raw.get("version") or 0,
             raw=raw,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a job: `type` is one of state, phase, metric, checkpoint, evaluation, warning, log."""
+    """Something that happened to a job.
+
+    `type` is one of state, phase, metric, preview, checkpoint, evaluation, warning, log.
+    """
 
     seq: int
     type: str

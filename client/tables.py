@@ -1,5 +1,6 @@
 """How jobs, methods, datasets and results look in a terminal of 80 columns."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,11 +14,22 @@ from client.resources import Job
 COLOURS = {
     "queued": "yellow",
     "running": "cyan",
+    "pausing": "blue",
+    "paused": "blue",
     "cancelling": "magenta",
     "succeeded": "green",
     "failed": "red",
     "cancelled": "magenta",
 }
+MOMENTS = {
+    "created": "created",
+    "started": "started",
+    "paused": "paused",
+    "finished": "finished",
+    "expires": "kept until",
+}
+WIDE = 100
+"""Columns from which on there is room for names."""
 SUBJECTS = {"synthetic": "synthetic set", "random": "random real images", "full": "whole training set"}
 
 
@@ -59,23 +71,28 @@ def plain_table() -> Table:
     return Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", title_justify="left")
 
 
-def job_list(jobs: list[Job]) -> Table:
+def job_list(jobs: list[Job], wide: bool = False) -> Table:
     table = plain_table()
     table.add_column("job", style="bold", no_wrap=True)
     table.add_column("status", no_wrap=True)
     table.add_column("method", no_wrap=True)
-    table.add_column("dataset", overflow="ellipsis", no_wrap=True, max_width=14)
+    table.add_column("dataset", overflow="ellipsis", no_wrap=True, max_width=30 if wide else 14)
     table.add_column("ipc", justify="right", no_wrap=True)
     table.add_column("accuracy %", justify="right", no_wrap=True)
     table.add_column("age", justify="right", no_wrap=True)
+    if wide:
+        table.add_column("name", overflow="ellipsis", no_wrap=True)
     for job in jobs:
         what = [escape(str(job.spec.get(word, ""))) for word in ("method", "dataset", "ipc")]
-        table.add_row(job.id[-12:], how_far(job), *what, accuracy(job), age(job.timestamps.get("created_at")))
+        name = [escape(job.name or "")] if wide else []
+        table.add_row(job.id[-12:], how_far(job), *what, accuracy(job), age(job.timestamps.get("created_at")), *name)
     return table
 
 
 def how_far(job: Job) -> Text:
     """The status; of a running job what it is at, and how much of that is done."""
+    if job.status == "queued" and job.priority != "normal":
+        return status_text(job.status).append(f" {job.priority}", style="dim")
     if job.status != "running" or not job.phase:
         return status_text(job.status)
     done = f" {100 * job.progress.step // job.progress.total} %" if job.progress and job.progress.total else ""
@@ -83,7 +100,9 @@ def how_far(job: Job) -> Text:
 
 
 def accuracy(job: Job) -> str:
-    return accuracy_text(job.result_summary.get("accuracy")) if job.result_summary else ""
+    if score := (job.result_summary or {}).get("accuracy"):
+        return accuracy_text(score)
+    return "partial" if job.partial else ""
 
 
 def age(created_at: str | None) -> str:
@@ -101,28 +120,59 @@ def job_page(job: Job) -> RenderableType:
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="dim", no_wrap=True)
     rows.add_column(overflow="fold")
-    rows.add_row("job", Text(job.id, style="bold"))
+    for label, value in (*_what(job), *_how_far(job), *_when(job), *_how_it_ended(job)):
+        rows.add_row(label, value)
+    return Group(rows, "", results(job)) if (job.result_summary or {}).get("accuracy") else rows
+
+
+def _what(job: Job) -> Iterator[tuple[str, Text]]:
+    yield "job", Text(job.id, style="bold")
     if job.name:
-        rows.add_row("name", Text(job.name))
-    rows.add_row("status", status_line(job))
-    rows.add_row("what", Text(title(job)))
-    for word in ("params", "evaluation"):
-        if job.spec.get(word):
-            rows.add_row(word, Text("  ".join(f"{key}={value}" for key, value in job.spec[word].items())))
+        yield "name", Text(job.name)
+    yield "status", status_line(job)
+    yield "what", Text(title(job))
+    pairs = {"params": job.spec.get("params"), "evaluation": job.spec.get("evaluation"), "metadata": job.metadata}
+    for label, values in pairs.items():
+        if values:
+            yield label, Text("  ".join(f"{key}={value}" for key, value in values.items()))
+    if job.parent_job_id:
+        step = job.raw.get("parent_step")
+        yield "retry of", Text(job.parent_job_id + ("" if step is None else f", going on from step {step:,}"))
+
+
+def _how_far(job: Job) -> Iterator[tuple[str, Text]]:
+    if job.priority != "normal":
+        yield "priority", Text(job.priority)
     if job.progress and not job.finished:
         eta = f", {seconds_text(job.progress.eta_s)} to go" if job.progress.eta_s is not None else ""
-        rows.add_row("progress", f"{job.progress.step}/{job.progress.total}{eta}")
-    for word in ("created", "started", "finished"):
-        if moment := job.timestamps.get(f"{word}_at"):
-            rows.add_row(word, datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S"))
+        yield "progress", Text(f"{job.progress.step}/{job.progress.total}{eta}")
     if job.attempt > 1:
-        rows.add_row("attempt", str(job.attempt))
+        yield "attempt", Text(str(job.attempt))
+
+
+def _when(job: Job) -> Iterator[tuple[str, Text]]:
+    for word, label in MOMENTS.items():
+        if (moment := job.timestamps.get(f"{word}_at")) and (word != "paused" or job.status == "paused"):
+            yield label, Text(moment_text(moment))
+
+
+def _how_it_ended(job: Job) -> Iterator[tuple[str, Text]]:
     if job.error:
-        rows.add_row(
-            "error",
-            Text(f"{job.error.get('message', '')}\n({job.error.get('class')}, {job.error.get('code')})", style="red"),
-        )
-    return Group(rows, "", results(job)) if job.result_summary else rows
+        kind = f"{job.error.get('class')}, {job.error.get('code')}"
+        yield "error", Text(f"{job.error.get('message', '')}\n({kind})", style="red")
+    if job.partial and not (job.result_summary or {}).get("accuracy"):
+        yield "result", Text(partial_text(job))
+
+
+def partial_text(job: Job) -> str:
+    summary = job.result_summary or {}
+    how_far = f": step {summary['step']:,} of {summary['steps']:,}" if summary.get("steps") else ""
+    return f"partial, what was made until the stop{how_far}"
+
+
+def moment_text(moment: str) -> str:
+    """A moment of the service in this machine's time."""
+    return datetime.fromisoformat(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def status_line(job: Job) -> Text:
@@ -171,22 +221,3 @@ def results(job: Job) -> Table:
         )
         table.caption_justify = "left"
     return table
-
-
-def dataset_list(datasets: list[dict[str, Any]]) -> RenderableType:
-    table = plain_table()
-    table.add_column("dataset", style="bold", no_wrap=True)
-    table.add_column("files", no_wrap=True)
-    for word in ("classes", "pixels", "train", "test"):
-        table.add_column(word, justify="right", no_wrap=True)
-    table.add_column("licence", style="dim", no_wrap=True, overflow="ellipsis")
-    for dataset in datasets:
-        here = Text("here", style="green") if dataset["available"] else Text("missing", style="yellow")
-        pixels = f"{dataset['size']}×{dataset['size']}×{dataset['channels']}"
-        counts = [str(dataset["classes"]), pixels, f"{dataset['train']:,}", f"{dataset['test']:,}"]
-        table.add_row(escape(dataset["name"]), here, *counts, escape(dataset.get("licence") or ""))
-    advice = Table.grid(padding=(0, 2, 0, 0))
-    for dataset in datasets:
-        if dataset.get("advice"):
-            advice.add_row(Text(dataset["name"]), Text(dataset["advice"], style="dim"))
-    return Group(table, "", advice) if advice.row_count else table

@@ -1,34 +1,65 @@
-"""HTTP to the service: one place that turns every failure into a `ClientError`."""
+"""HTTP to the service: the one place that adds the key, sends again what may help, and makes failures `ClientError`."""
 
+import itertools
 import os
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
 import httpx2
 
-from client.errors import ClientError, ServiceUnreachable, from_problem
+from client.errors import ApiError, ClientError, ServiceUnreachable, from_problem
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 LOOPBACK = {"127.0.0.1", "localhost", "::1", "[::1]"}
+IDEMPOTENCY_KEY = "Idempotency-Key"
+READING = {"GET", "HEAD"}
+REPEATABLE = READING | {"PUT"}
+"""What may be sent twice by its nature; a POST may if it carries an Idempotency-Key."""
+PATIENCE_S = 60.0
+LONGEST_PAUSE_S = 8.0
+LARGEST_PAGE = 100
+
+OnWait = Callable[[float, ClientError], None]
+"""Called with the seconds until a request is sent again, and with what became of it."""
 
 
 class Transport:
-    def __init__(self, base_url: str | None = None, timeout: float = 30.0):
+    """Requests to `base_url`, with a key that no repr shows.
+
+    A service that is busy (429 or 503, with Retry-After) or breaks off is asked again, for `patience` seconds at most.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        patience: float = PATIENCE_S,
+        on_wait: OnWait | None = None,
+    ):
         self.base_url = (base_url or os.environ.get("DREAM_URL") or DEFAULT_URL).rstrip("/")
+        self.patience = patience
+        self.on_wait = on_wait
         try:
             url = httpx2.URL(self.base_url)
         except httpx2.InvalidURL as error:
             raise ClientError(
                 f"{self.base_url!r} is not an address: {error}", advice=f"use one like {DEFAULT_URL}"
             ) from None
+        if url.userinfo:
+            raise ClientError(
+                "the address holds a password", advice="leave it out; DREAM_API_KEY is the place for a key"
+            )
         if url.scheme not in {"http", "https"} or not url.host:
             raise ClientError(f"{self.base_url!r} is not an address", advice=f"use one like {DEFAULT_URL}")
         self._http = httpx2.Client(
             base_url=self.base_url,
             timeout=timeout,
-            headers={"User-Agent": f"dream-distillation/{version('dream-distillation')}", "Accept": "application/json"},
+            headers=_headers((os.environ.get("DREAM_API_KEY") if api_key is None else api_key) or ""),
             trust_env=url.host not in LOOPBACK,  # a proxy cannot reach this machine's own service
         )
 
@@ -39,6 +70,20 @@ class Transport:
         """The decoded body of a successful answer."""
         return self.decode(self.request(method, path, **arguments))
 
+    def pages(
+        self, path: str, limit: int | None = None, query: Mapping[str, Any] = {}, entries: str = "data"
+    ) -> Iterator[dict[str, Any]]:
+        """The `entries` of a list, `limit` at most, page by page. What is None in the query is left out."""
+        remaining, cursor = limit, None
+        while remaining is None or remaining > 0:
+            given = {"limit": min(remaining or LARGEST_PAGE, LARGEST_PAGE), "cursor": cursor, **query}
+            page = self.json("GET", path, params={name: value for name, value in given.items() if value is not None})
+            yield from page[entries]
+            remaining = None if remaining is None else remaining - len(page[entries])
+            cursor = page.get("next_cursor")
+            if not cursor:
+                return
+
     def decode(self, response: httpx2.Response) -> Any:
         try:
             return response.json()
@@ -47,42 +92,95 @@ class Transport:
             raise ClientError(message, advice="is this the address of a dream service?") from None
 
     def request(self, method: str, path: str, **arguments: Any) -> httpx2.Response:
-        with self._reaching():
-            response = self._http.request(method, path, **arguments)
-        self._check(response)
-        return response
+        return self._send(self._http.build_request(method, path, **arguments), self.patience)
 
     @contextmanager
-    def stream(self, path: str, headers: dict[str, str]) -> Iterator[httpx2.Response]:
+    def stream(
+        self, path: str, headers: dict[str, str], patience: float | None = None, **arguments: Any
+    ) -> Iterator[httpx2.Response]:
         """A GET whose body is read piece by piece. Bytes come as they are stored: no content coding."""
-        with (
-            self._reaching(),
-            self._http.stream("GET", path, headers={"Accept-Encoding": "identity", **headers}) as response,
-        ):
-            if response.is_error:
-                response.read()
-            self._check(response)
-            yield response
+        headers = {"Accept-Encoding": "identity", **headers}
+        request = self._http.build_request("GET", path, headers=headers, **arguments)
+        response = self._send(request, self.patience if patience is None else patience, stream=True)
+        try:
+            with self._reaching():
+                yield response
+        finally:
+            response.close()
+
+    def _send(self, request: httpx2.Request, patience: float, stream: bool = False) -> httpx2.Response:
+        """The answer to a request that may be sent more than once."""
+        give_up_at = time.monotonic() + patience
+        repeatable = request.method in REPEATABLE or IDEMPOTENCY_KEY in request.headers
+        lost = False  # the service may have acted on a request whose answer is lost: only another answer tells
+        for number in itertools.count():
+            try:
+                with self._reaching():
+                    response = self._http.send(request, stream=stream)
+                    _check(response)
+                return response
+            except (ApiError, ServiceUnreachable) as error:
+                lost = (isinstance(error, ServiceUnreachable) and error.sent) or (
+                    lost and request.method not in READING
+                )
+                pause = _pause(error, number, lost) if repeatable else None
+                if pause is None or time.monotonic() + pause > give_up_at:
+                    if lost and request.method == "POST":
+                        error.advice = "it may have been done all the same: look (`dream ls`) before you try again"
+                    raise
+                if self.on_wait:
+                    self.on_wait(pause, error)
+            time.sleep(pause)
+        raise AssertionError("the loop ends by itself")
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
         try:
             yield
-        except httpx2.TimeoutException:
+        except httpx2.TimeoutException as error:
             raise ServiceUnreachable(
-                f"{self.base_url} did not answer in time", advice="try again, or look at the service's log"
+                f"{self.base_url} did not answer in time",
+                advice="try again, or look at the service's log",
+                sent=not isinstance(error, httpx2.ConnectTimeout),
             ) from None
-        except httpx2.TransportError as error:
+        except httpx2.ConnectError as error:
             raise ServiceUnreachable(
                 f"no dream service answers at {self.base_url} ({error})",
                 advice="start one with `dream serve`, or name its address with --url or DREAM_URL",
             ) from None
+        except httpx2.TransportError as error:
+            raise ServiceUnreachable(
+                f"the connection to {self.base_url} broke off ({error})",
+                advice="try again; `dream doctor` shows how the service is",
+                sent=True,
+            ) from None
 
-    def _check(self, response: httpx2.Response) -> None:
-        if not response.is_error:
-            return
-        try:
-            problem = response.json()
-        except ValueError:
-            problem = {}
-        raise from_problem(response.status_code, problem if isinstance(problem, dict) else {})
+
+def _headers(key: str) -> dict[str, str]:
+    headers = {"User-Agent": f"dream-distillation/{version('dream-distillation')}", "Accept": "application/json"}
+    if not key:
+        return headers
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ClientError("the API key has letters that no key has", advice="look at DREAM_API_KEY: is it all of it?")
+    return headers | {"Authorization": f"Bearer {key}"}
+
+
+def _check(response: httpx2.Response) -> None:
+    if not response.is_error:
+        return
+    response.read()
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = {}
+    problem = problem if isinstance(problem, dict) else {}
+    raise from_problem(response.status_code, problem, response.headers.get("Retry-After"))
+
+
+def _pause(error: ApiError | ServiceUnreachable, number: int, lost: bool) -> float | None:
+    """Seconds until it is worth another try, a little random so that many clients do not come in step; None: never."""
+    if isinstance(error, ApiError):
+        if error.status not in {429, 503} or error.retry_after_s is None:
+            return None
+        return error.retry_after_s * random.uniform(1, 1.1) + random.uniform(0, 0.1)
+    return min(0.5 * 2**number, LONGEST_PAUSE_S) * random.uniform(0.7, 1.3) if lost else None

@@ -62,8 +62,8 @@ def watch(client: Client, job: Job, as_json: bool, advise: bool = True) -> int:
     except KeyboardInterrupt:
         console.note(f"\nNo longer watching; the job goes on.\nTo stop it: dream cancel {job.id}")
         return console.EXIT_DETACHED
-    if job.status == "succeeded" and advise and not as_json:
-        console.say(f"Fetch it with: dream download {job.id}")
+    if advise and not as_json and (job.status == "succeeded" or job.partial):
+        console.say(f"Fetch {'what it had made' if job.partial else 'it'} with: dream download {job.id}")
     return console.OUTCOMES[job.status]
 
 
@@ -116,7 +116,8 @@ def screen(job: Job, view: View, spinner: RenderableType) -> RenderableType:
         parts.append(scores(view.scores))
     if view.remark:
         parts.append(Text(view.remark, style="dim", overflow="ellipsis", no_wrap=True))
-    parts.append(Text("Ctrl-C leaves it running", style="dim"))
+    hint = f"To let it go on: dream resume {job.id}" if view.status == "paused" else "Ctrl-C leaves it running"
+    parts.append(Text(hint, style="dim"))
     return Group(*parts)
 
 

@@ -5,11 +5,15 @@ field disagrees about a constant (CIFAR-100 is normalised with CIFAR-10's number
 records the choice and every artifact carries the numbers it was made with.
 """
 
+import re
 from dataclasses import dataclass
 
 from dream_core.errors import InvalidRecipe
 
 FOLDER_PREFIX = "folder:"
+UPLOAD_PREFIX = "upload:"
+UPLOAD_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+"""How a user may call an uploaded dataset: also the name of its folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,7 @@ METHODS: dict[str, MethodFacts] = {
 
 def dataset_names() -> str:
     """The names a user may give, for error messages."""
-    return ", ".join([*DATASETS, f"{FOLDER_PREFIX}PATH"])
+    return ", ".join([*DATASETS, f"{FOLDER_PREFIX}PATH", f"{UPLOAD_PREFIX}NAME"])
 
 
 def is_folder(dataset: str) -> bool:
@@ -175,12 +179,17 @@ def is_folder(dataset: str) -> bool:
     return dataset.startswith(FOLDER_PREFIX) and len(dataset) > len(FOLDER_PREFIX)
 
 
+def is_upload(dataset: str) -> bool:
+    """Whether the name means a dataset that a user has uploaded to a service (`upload:NAME`)."""
+    return dataset.startswith(UPLOAD_PREFIX) and bool(UPLOAD_NAME.fullmatch(dataset.removeprefix(UPLOAD_PREFIX)))
+
+
 def find_dataset(dataset: str) -> DatasetFacts | None:
-    """The facts of a built-in dataset, or None for `folder:PATH`.
+    """The facts of a built-in dataset, or None for `folder:PATH` and `upload:NAME`.
 
     Raises InvalidRecipe for any other name.
     """
-    if is_folder(dataset):
+    if is_folder(dataset) or is_upload(dataset):
         return None
     if dataset not in DATASETS:
         raise InvalidRecipe([("dataset", f"there is no dataset {dataset!r}; known: {dataset_names()}")])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from safetensors.torch import save
 from torch import Tensor
@@ -21,6 +22,7 @@ from dream_core.synthetic import SyntheticSet
 
 SCHEMA_VERSION = 1
 ZCA_FILE = "zca.safetensors"
+_LINE = 1  # pixels between two images of a preview
 MEDIA_TYPES = {
     ".safetensors": "application/octet-stream",
     ".json": "application/json",
@@ -32,17 +34,19 @@ MEDIA_TYPES = {
 
 @dataclass(frozen=True)
 class Result:
-    """All that is published of a finished distillation. `evaluation` and `baselines` are as in the manifest."""
+    """All that is published of a distillation. `baselines` are as in the manifest, and `evaluation` is its only one."""
 
     synthetic: SyntheticSet
     training: TrainingSet
     recipe: Recipe
     dataset: Dataset
     losses: list[tuple[int, float]]
-    evaluation: dict[str, Any]
+    evaluation: dict[str, Any] | None
     baselines: dict[str, Any]
     provenance: dict[str, Any]
     """What only the caller knows: job id, time, software."""
+    steps_done: int | None = None
+    """Of a run that was ended early, whose result is a partial one: it has not been judged."""
 
 
 def write_result(result: Result, directory: Path) -> dict[str, Any]:
@@ -67,7 +71,8 @@ def write_result(result: Result, directory: Path) -> dict[str, Any]:
     shown = gallery(stored.clamp(0, 1), synthetic.ipc, result.dataset.class_names)
     shown.save(directory / "gallery.png", optimize=False)
     _save_json(directory / "recipe.json", result.recipe.model_dump())
-    _save_json(directory / "evaluation.json", {"evaluation": result.evaluation, "baselines": result.baselines})
+    if result.evaluation:
+        _save_json(directory / "evaluation.json", {"evaluation": result.evaluation, "baselines": result.baselines})
     lines = "".join(json.dumps({"step": step, "loss": loss}) + "\n" for step, loss in result.losses)
     (directory / "metrics.jsonl").write_text(lines, encoding="utf-8")
     (directory / "load.py").write_text(Path(loader.__file__).read_text(encoding="utf-8"), encoding="utf-8")
@@ -102,9 +107,11 @@ def _manifest(result: Result) -> dict[str, Any]:
     method = METHODS[recipe.method]
     factor, formation = result.synthetic.factor, result.synthetic.formation
     zca = {"file": ZCA_FILE, "eps": training.transform.eps} if isinstance(training.transform, Zca) else None
+    unlabelled = recipe.evaluation.mode == "soft" and training.soft is None  # ended before there were any soft labels
     return {
         "schema_version": SCHEMA_VERSION,
         **result.provenance,
+        **({} if result.steps_done is None else {"partial": True, "steps_done": result.steps_done}),
         "dataset": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
@@ -133,14 +140,14 @@ def _manifest(result: Result) -> dict[str, Any]:
             "decoded": len(training.images),
         },
         "training": {
-            "mode": recipe.evaluation.mode,
+            "mode": "train" if unlabelled else recipe.evaluation.mode,
             "lr": training.lr,
             "steps": training.replay
             and {"initialization": training.replay.initialization, "seed": training.replay.init_seed},
             "view": training.soft and training.soft.view,
         },
         "storage": _storage(result),
-        "evaluation": [result.evaluation],
+        "evaluation": [result.evaluation] if result.evaluation else [],
         "baselines": result.baselines,
     }
 
@@ -176,6 +183,25 @@ def gallery(images: Tensor, ipc: int, class_names: tuple[str, ...], columns: int
             picture = _picture(images[label * ipc + column]).resize((cell, cell), Image.Resampling.NEAREST)
             page.paste(picture, (left + margin + column * (cell + gap), top))
     return page
+
+
+def preview(synthetic: SyntheticSet, side: int = 640, columns: int = 10, rows: int = 20) -> Image.Image:
+    """The stored pixels as they are now, a class in each row: a picture of about `side` pixels at most.
+
+    The first `columns` images of the first `rows` classes are shown. Reads the set, and changes nothing.
+    """
+    shown, classes = min(synthetic.ipc, columns), min(synthetic.classes, rows)
+    which = torch.arange(classes)[:, None] * synthetic.ipc + torch.arange(shown)
+    some = SyntheticSet(
+        synthetic.images[which.flatten()], classes, shown, space=synthetic.space, bounded=synthetic.bounded
+    )
+    images = some.pixels().clamp(0, 1)
+    room, own = side // max(shown, classes), images.shape[-1]
+    cell = room // own * own or room  # whole multiples look best
+    images = F.interpolate(images, size=(cell, cell), mode="nearest" if cell >= own else "area")
+    lined = F.pad(images, (0, _LINE, 0, _LINE), value=1.0).unflatten(0, (classes, shown))
+    page = lined.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+    return _picture(page[:, :-_LINE, :-_LINE]).convert("RGB")
 
 
 def _picture(image: Tensor) -> Image.Image:

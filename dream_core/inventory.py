@@ -6,7 +6,7 @@ Looks at names of files only: whether their contents can be read is found out by
 from dataclasses import dataclass
 from pathlib import Path
 
-from dream_core.catalog import DATASETS, FOLDER_PREFIX, find_dataset
+from dream_core.catalog import DATASETS, find_dataset
 
 _IDX = tuple(
     f"{part}-ubyte" for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
@@ -46,13 +46,13 @@ def inventory(data_dir: Path) -> list[Found]:
 
 
 def find(dataset: str, data_dir: Path) -> Found:
-    """One dataset: a built-in name, or `folder:PATH` with the path relative to `data_dir` unless absolute.
+    """One dataset: a built-in name, `folder:PATH` (relative to `data_dir` unless absolute), or `upload:NAME` inside it.
 
-    Raises InvalidRecipe for a name that is neither.
+    Raises InvalidRecipe for a name that is none of these.
     """
     facts = find_dataset(dataset)
     if facts is None:
-        path = data_dir / dataset.removeprefix(FOLDER_PREFIX)
+        path = data_dir / dataset.partition(":")[2]
         try:
             return _find_folder(dataset, path)
         except (OSError, ValueError) as error:  # a name too long, a null byte, no permission
@@ -84,6 +84,11 @@ def _find_folder(dataset: str, path: Path) -> Found:
         return Found(dataset, True, path, (), "")
     advice = f"{path} has no {' and no '.join(missing)}: expected {TREE_EXPECTED}, found {describe(path)}"
     return Found(dataset, False, path, missing, advice)
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name is nobody's data: what systems leave in folders and zips, hidden files."""
+    return name.startswith(".") or name in ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 
 def describe(path: Path) -> str:

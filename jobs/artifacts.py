@@ -6,19 +6,22 @@ are not served, and are replaced by the next attempt.
 
 import hashlib
 import mimetypes
-import os
 import re
 import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from jobs.files import sync
 
 MANIFEST = "manifest.json"
 VERSION = "v1"
 JOB_ID = re.compile(r"job_[0-9a-f]{32}")
+ArchiveFormat = Literal["imagefolder", "npz", "hf", "safetensors"]
+"""What a whole result can be had as."""
 
 
 class InvalidArtifacts(Exception):
@@ -40,6 +43,11 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     files: list[ManifestFile]
+
+    @property
+    def total_bytes(self) -> int:
+        """Of all files together."""
+        return sum(file.bytes for file in self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +99,17 @@ class ArtifactStore:
         if problems:
             raise InvalidArtifacts("; ".join(problems))
         for location in (*staged.rglob("*"), staged):
-            _sync(location)
+            sync(location)
         return manifest
 
     def publish(self, staged: Path, job_id: str) -> None:
         """Make verified files the job's result, by a rename. Call it in the transaction that settles the job."""
-        target = self._directory(job_id)
+        target = self.directory(job_id)
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():  # an earlier attempt got as far as here, but did not commit
             target.rename(self._staging / uuid.uuid4().hex)
         staged.rename(target)
-        _sync(target.parent)
+        sync(target.parent)
 
     def discard(self, staged: Path) -> None:
         """Remove what was staged, if it is still there."""
@@ -109,15 +117,15 @@ class ArtifactStore:
 
     def delete(self, job_id: str) -> None:
         """Remove all that was published for a job."""
-        shutil.rmtree(self._directory(job_id).parent, ignore_errors=True)
+        shutil.rmtree(self.directory(job_id).parent, ignore_errors=True)
 
     def manifest(self, job_id: str) -> Manifest:
         """The manifest of a published result. Raises FileNotFoundError if there is none."""
-        return _read_manifest(self._directory(job_id))
+        return _read_manifest(self.directory(job_id))
 
     def find(self, job_id: str, path: str) -> Artifact | None:
         """A published file by its path in the manifest, or the manifest itself; None for any other path."""
-        directory = self._directory(job_id)
+        directory = self.directory(job_id)
         if path == MANIFEST:
             location = directory / MANIFEST
             return Artifact(location, MANIFEST, location.stat().st_size, _sha256(location), "application/json")
@@ -126,7 +134,8 @@ class ArtifactStore:
                 return Artifact(directory / path, PurePosixPath(path).name, file.bytes, file.sha256, file.media_type)
         return None
 
-    def _directory(self, job_id: str) -> Path:
+    def directory(self, job_id: str) -> Path:
+        """Where a published result is, if there is one. Raises ValueError for what is no id."""
         if not JOB_ID.fullmatch(job_id):
             raise ValueError(f"not the id of a job: {job_id!r}")
         return self._artifacts / job_id / VERSION
@@ -165,12 +174,3 @@ def _is_safe(path: str) -> bool:
 def _sha256(location: Path) -> str:
     with location.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(location: Path) -> None:
-    """Make sure that a power cut after the commit finds the bytes on the disk."""
-    handle = os.open(location, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

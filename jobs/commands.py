@@ -3,9 +3,18 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from jobs.embedded import ServeError
+
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", help="Where the service keeps all it writes.", show_default="DREAM_HOME or ~/.dream"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.", show_default=False)]
 
 
 def serve(
@@ -13,21 +22,16 @@ def serve(
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes any free one.")
     ] = 8000,
-    home: Annotated[
-        Path | None,
-        typer.Option("--home", help="Where the service keeps all it writes.", show_default="DREAM_HOME or ~/.dream"),
-    ] = None,
+    home: Home = None,
     data_dir: Annotated[
         Path | None,
         typer.Option("--data-dir", help="Where the real images are.", show_default="DREAM_DATA_DIR or HOME/data"),
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Jobs that run at the same time.")] = 1,
     insecure_no_auth: Annotated[
-        bool, typer.Option("--insecure-no-auth", help="Let other machines in, though nobody is asked for a password.")
+        bool, typer.Option("--insecure-no-auth", help="Let other machines in, though nobody is asked for a key.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Machine-readable output on stdout.", show_default=False)
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the whole service here: API, worker and broker."""
     from jobs.embedded import ServeError
@@ -42,6 +46,50 @@ def serve(
     try:
         run(Options(host, port, home, data_dir, workers, insecure_no_auth), announce)
     except ServeError as error:
-        failure = {"error": {"code": "SERVE", "message": str(error), "advice": error.advice}}
-        sys.stderr.write((json.dumps(failure) if as_json else f"error: {error}\n  → {error.advice}") + "\n")
-        raise typer.Exit(1) from None
+        raise _failure(error, as_json) from None
+
+
+def admin_key(
+    home: Home = None,
+    name: Annotated[str | None, typer.Option("--name", help="For people, to know it by.")] = None,
+    unstored: Annotated[
+        bool, typer.Option("--unstored", help="Only make one, for DREAM_ADMIN_KEY; it is good where that is set.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make an administrator's key, shown this once, in the service's database. The service need not run."""
+    from jobs.embedded import ServeError
+    from jobs.keys import new_token
+
+    try:
+        facts = {"token": new_token()} if unstored else _stored_key(home, name)
+    except ServeError as error:
+        raise _failure(error, as_json) from None
+    sys.stdout.write((json.dumps(facts) if as_json else facts["token"]) + "\n")
+    if not as_json:
+        use = (
+            "set DREAM_ADMIN_KEY to it" if unstored else f"it is an administrator's, and works at once ({facts['id']})"
+        )
+        sys.stderr.write(f"keep this key, it is not shown again: {use}\n")
+
+
+def _stored_key(home: Path | None, name: str | None) -> dict[str, str]:
+    from jobs import audit, keys
+    from jobs.database import make_engine, make_sessions
+    from jobs.serve import Options, prepare_database, read_settings
+
+    settings = read_settings(Options(home=home))
+    prepare_database(settings)
+    engine = make_engine(settings.database_url)
+    with make_sessions(engine).begin() as session:
+        key, token = keys.create_key(session, keys.hashing_key(settings), keys.ADMIN, [keys.ADMIN], name)
+        audit.record(session, keys.ADMIN, None, "key.created", key.id, None)
+    engine.dispose()
+    return {"id": key.id, "owner": key.owner, "token": token}
+
+
+def _failure(error: "ServeError", as_json: bool) -> typer.Exit:
+    """Say what is wrong, and what to do."""
+    failure = {"error": {"code": "SERVE", "message": str(error), "advice": error.advice}}
+    sys.stderr.write((json.dumps(failure) if as_json else f"error: {error}\n  → {error.advice}") + "\n")
+    return typer.Exit(1)

@@ -10,7 +10,8 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 BUSY_TIMEOUT_MS = 10_000
@@ -45,6 +46,12 @@ def make_sessions(engine: Engine, *, read_only: bool = False) -> sessionmaker[Se
         if engine.dialect.name == "postgresql":
             engine = engine.execution_options(postgresql_readonly=True)
     return sessionmaker(engine, expire_on_commit=False)
+
+
+def insert_into(session: Session, table: type[DeclarativeBase]) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that can say ON CONFLICT, which the two databases have in common, but SQLAlchemy has not."""
+    on_sqlite = session.get_bind().dialect.name == "sqlite"
+    return sqlite.insert(table) if on_sqlite else postgresql.insert(table)
 
 
 def migrate(url: str, revision: str = "head") -> None:

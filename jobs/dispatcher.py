@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from jobs import repository
+from jobs import metrics, repository
 from jobs.lifecycle import Status
 from jobs.queue import Bell
 
@@ -27,14 +27,15 @@ class Tick:
     rung: list[str] = field(default_factory=list)
 
 
-def tick(sessions: sessionmaker[Session], bell: Bell) -> Tick:
-    """One round. Raises only what the database raises."""
+def tick(sessions: sessionmaker[Session], bell: Bell, ring_again_s: float = RING_AGAIN_S) -> Tick:
+    """One round. Jobs that nobody takes are rung for every `ring_again_s`. Raises only what the database raises."""
     with sessions.begin() as session:
         expired = repository.expire_leases(session)
     for job_id, status in expired.items():
+        metrics.LEASES_EXPIRED.inc()
         log.warning("job.lease_expired", job_id=job_id, status=status)
 
-    again_after_s = RING_AGAIN_S if not bell.waiting() else BACKLOG_RING_AGAIN_S
+    again_after_s = BACKLOG_RING_AGAIN_S if bell.waiting() else ring_again_s
     with sessions.begin() as session:
         due = repository.due_for_ringing(session, again_after_s)
     rung = ring_all(sessions, bell, due)

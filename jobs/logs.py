@@ -6,6 +6,8 @@ from typing import Any
 
 import structlog
 
+from jobs.redaction import redact_secrets
+
 
 def configure_logging() -> None:
     """Call once, first thing in a process. Context (`request_id`, `job_id`) is bound with structlog.contextvars."""
@@ -14,6 +16,7 @@ def configure_logging() -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        redact_secrets,
     ]
     person = sys.stdout.isatty()
     renderer = structlog.dev.ConsoleRenderer() if person else structlog.processors.JSONRenderer()

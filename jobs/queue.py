@@ -60,7 +60,7 @@ class Bell:
         self._app.conf.update(
             _COMMON,
             task_publish_retry=False,
-            broker_pool_limit=0,  # a pooled connection from before a restart of the broker fails once; none is kept
+            broker_pool_limit=2,  # to connect anew takes ten times as long as to ring
             broker_transport_options={
                 "socket_connect_timeout": 1,
                 "socket_timeout": 1,

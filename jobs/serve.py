@@ -1,6 +1,5 @@
 """The whole service as one command: API, workers and broker as children, health-gated, stopped together."""
 
-import ipaddress
 import os
 import shutil
 import signal
@@ -23,6 +22,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from jobs import repository
 from jobs.database import make_engine, make_sessions, migrate
 from jobs.embedded import STEP_S, Children, ServeError, locked, start_broker
+from jobs.keys import NoAdministrator, check_administrator
+from jobs.network import listening_on
 from jobs.settings import Settings
 
 START_S = 60.0
@@ -61,8 +62,7 @@ def serve(options: Options, announce: Callable[[dict[str, Any]], None]) -> None:
 
     `announce` is called once, when everything answers. Raises ServeError if it cannot start, or if a part of it dies.
     """
-    _check_host(options)
-    settings = _settings(options)
+    settings = read_settings(options)
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -75,7 +75,8 @@ def serve(options: Options, announce: Callable[[dict[str, Any]], None]) -> None:
         stopping = _on_signals(children)
         workers: dict[str, str] = {}
         try:
-            _migrate(settings)
+            prepare_database(settings)
+            _require_administrator(settings, options.host)
             redis_url = _broker(settings, children, directory)
             workers = _start(options, port, _environment(settings, redis_url), children)
             url = _url(options.host, port)
@@ -88,21 +89,31 @@ def serve(options: Options, announce: Callable[[dict[str, Any]], None]) -> None:
             _stop(children, [*workers], settings.grace_s)
 
 
-def _settings(options: Options) -> Settings:
+def read_settings(options: Options) -> Settings:
+    """The environment's settings with what was asked for in their place. Raises ServeError where they make no sense."""
     given: dict[str, Any] = {"home": options.home, "data_dir": options.data_dir}
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         wrong = [f"DREAM_{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors()]
         raise ServeError("; ".join(wrong), "correct it in the environment") from None
-    return settings.model_copy(update={"database_url": _absolute(settings.database_url)})
+    settings = settings.model_copy(update={"database_url": _absolute(settings.database_url)})
+    return listening_on(options.host, settings, insecure=options.insecure_no_auth)
 
 
-def _migrate(settings: Settings) -> None:
+def prepare_database(settings: Settings) -> None:
+    """Bring the database up to date. Raises ServeError where there is none to be had."""
     try:
         migrate(settings.database_url)
     except (SQLAlchemyError, OSError) as error:
         raise ServeError(f"cannot use the database: {error}", "look at DATABASE_URL, or at --home") from None
+
+
+def _require_administrator(settings: Settings, host: str) -> None:
+    try:
+        check_administrator(settings, host)
+    except NoAdministrator as error:
+        raise ServeError(str(error), error.advice) from None
 
 
 def _broker(settings: Settings, children: Children, directory: Path) -> str:
@@ -207,18 +218,6 @@ def _on_signals(children: Children) -> Event:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, handle)
     return stopping
-
-
-def _check_host(options: Options) -> None:
-    try:
-        loopback = options.host == "localhost" or ipaddress.ip_address(options.host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback and not options.insecure_no_auth:
-        raise ServeError(
-            f"{options.host} can be reached from other machines, and this service asks nobody for a password",
-            "use 127.0.0.1; or, on a network that you trust, add --insecure-no-auth",
-        )
 
 
 def _free_port(host: str, port: int) -> int:

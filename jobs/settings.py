@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     """From asking a runner to stop to killing it."""
     dispatch_s: Seconds = 10
     """How often queued jobs are rung for again and expired leases are looked for."""
+    ring_again_s: Seconds = 60
+    """A queued job that no worker has taken for this long is rung for again: the broker may have lost the message."""
     checkpoint_interval_s: Seconds = 60
     stall_s: Seconds = 3600
     """A runner that reports nothing for this long hangs."""
@@ -56,7 +58,7 @@ class Settings(BaseSettings):
     secret: SecretStr | None = None
     """What keys are hashed under and webhooks sign with. None: one is made and kept in `home`."""
     admin_key: SecretStr | None = None
-    """A key for the first administrator, as `dream keys generate` makes them. Not stored."""
+    """A key for the first administrator, as `dream admin-key --unstored` makes them. Not stored."""
     require_key: bool = False
     """Whether every request must carry a key. An API that other machines can reach always asks for one."""
     rate_limit: str = "1200/minute"

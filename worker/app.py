@@ -1,22 +1,32 @@
-"""The Celery worker: `celery -A worker.app worker`. Waits for the bell, and keeps the queue honest meanwhile."""
+"""The Celery worker: `celery -A worker.app worker`. Waits for the bell, and keeps the house in order meanwhile."""
 
+import platform
 from functools import cache
-from threading import Event, Thread
+from importlib.metadata import version
+from threading import Event
 from typing import Any
 
+import psutil
 import structlog
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutting_down
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from jobs import dispatcher
+from jobs import dispatcher, operations, retention
 from jobs.database import make_engine, make_sessions, migrate
 from jobs.logs import configure_logging
-from jobs.queue import Bell, make_worker_app
+from jobs.metrics import serve_metrics
+from jobs.queue import QUEUE, Bell, make_worker_app
 from jobs.settings import get_settings
+from worker import webhooks
+from worker.chores import Chore
+from worker.datasets_chore import DatasetValidation
 from worker.supervisor import Supervisor
 
 log = structlog.get_logger()
+
+WEBHOOKS_S = 1.0
+DATASETS_S = 2.0
+RETENTION_S = 600.0
 
 app = make_worker_app(get_settings().redis_url)
 app.conf.update(include=("worker.tasks",), worker_redirect_stdouts=False)
@@ -35,16 +45,40 @@ def supervisor() -> Supervisor:
     return Supervisor(settings, sessions(), Bell(settings.redis_url))
 
 
-def dispatch() -> None:
-    """Tick until the worker shuts down. A database that is away for a while is waited for."""
-    settings = get_settings()
-    bell = Bell(settings.redis_url)
-    while not closing.is_set():
-        try:
-            dispatcher.tick(sessions(), bell)
-        except SQLAlchemyError as error:
-            log.warning("dispatcher.failed", error=str(error))
-        closing.wait(settings.dispatch_s)
+class Presence:
+    """Tells the database that this worker is here, and stops taking messages while it is being drained."""
+
+    def __init__(self, node: str):
+        self._node = node
+        self._consuming = True
+        self._facts = {
+            "version": version("dream-distillation"),
+            "device": get_settings().device,
+            "memory_bytes": psutil.virtual_memory().total,
+            "cpus": psutil.cpu_count(),
+            "host": platform.node(),
+        }
+
+    def tell(self) -> None:
+        """Once; call it every few seconds."""
+        with sessions().begin() as session:
+            draining = operations.report_worker(session, supervisor().name, QUEUE, self._facts, supervisor().job_id)
+        if draining is self._consuming:
+            command = app.control.cancel_consumer if draining else app.control.add_consumer
+            command(QUEUE, destination=[self._node])
+            self._consuming = not draining
+
+
+def chores(node: str) -> list[Chore]:
+    """What this worker does beside its jobs."""
+    settings, bell = get_settings(), Bell(get_settings().redis_url)
+    return [
+        Chore("dispatcher", settings.dispatch_s, lambda: dispatcher.tick(sessions(), bell, settings.ring_again_s)),
+        Chore("presence", settings.heartbeat_s, Presence(node).tell),
+        Chore("webhooks", WEBHOOKS_S, lambda: webhooks.deliver_due(sessions(), settings) > 0),
+        Chore("datasets", DATASETS_S, DatasetValidation(settings, sessions(), closing)),
+        Chore("retention", RETENTION_S, lambda: retention.sweep(sessions(), settings)),
+    ]
 
 
 @setup_logging.connect
@@ -58,8 +92,10 @@ def _prepare(**_: Any) -> None:
 
 
 @worker_ready.connect
-def _ready(**_: Any) -> None:
-    Thread(target=dispatch, name="dispatcher", daemon=True).start()
+def _ready(sender: Any, **_: Any) -> None:
+    serve_metrics(get_settings())
+    for chore in chores(sender.hostname):
+        chore.start(closing)
     log.info("worker.ready", name=supervisor().name)
 
 

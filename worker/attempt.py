@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from enum import StrEnum
 from threading import Event
 
 import structlog
@@ -12,8 +11,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from jobs import repository
 from jobs.lifecycle import Status
 from jobs.settings import Settings
+from worker.joblog import JobLog
 from worker.process import Child
 from worker.relay import Relay
+from worker.stopping import Stop
 
 log = structlog.get_logger()
 
@@ -21,18 +22,8 @@ LOOK_S = 0.2
 POLL_S = 1.0
 
 
-class Stop(StrEnum):
-    """Why a runner was told to end before it was done."""
-
-    REQUESTED = "requested"
-    """The user cancels or pauses."""
-    SHUTDOWN = "shutdown"
-    TIMEOUT = "timeout"
-    STALLED = "stalled"
-    LEASE_LOST = "lease_lost"
-    """The database was away for so long that another worker may have the job."""
-    FENCED = "fenced"
-    """Another worker has the job."""
+ASKED = {Status.CANCELLING: Stop.CANCEL, Status.PAUSING: Stop.PAUSE}
+"""What the user wants, by the job's status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +57,13 @@ class Attempt:
         max_runtime_s: float | None,
         child: Child,
         relay: Relay,
+        job_log: JobLog,
         sessions: sessionmaker[Session],
         settings: Settings,
         closing: Event,
     ):
         self._job_id, self._number = job_id, number
-        self._child, self._relay = child, relay
+        self._child, self._relay, self._job_log = child, relay, job_log
         self._sessions, self._settings, self._closing = sessions, settings, closing
         self._stop: Stop | None = None
         self._kill_at = float("inf")
@@ -86,9 +78,12 @@ class Attempt:
                 self._renew()
             elif poll.due():
                 self._ask()
+                self._job_log.pump()
             self._look()
             time.sleep(LOOK_S)
         self._child.kill()  # what the runner started must not outlive it
+        if self._stop is not Stop.FENCED:
+            self._job_log.pump(whole=True)
         while self._stop is not Stop.FENCED and not self._pump() and self._holds():
             time.sleep(POLL_S)
         return Ending(code, self._stop)
@@ -135,8 +130,8 @@ class Attempt:
             self._stop = Stop.FENCED
             self._child.kill()
             log.warning("job.fenced")
-        elif status is not Status.RUNNING:
-            self._end(Stop.REQUESTED)
+        elif status in ASKED:
+            self._end(ASKED[status])
 
     def _look(self) -> None:
         """What needs no database: the clocks, and the worker's own end."""
@@ -155,9 +150,12 @@ class Attempt:
             self._child.kill()
 
     def _end(self, stop: Stop) -> None:
-        """Ask the runner to write a checkpoint and exit; once, the first reason counts."""
+        """Ask the runner to write a checkpoint and exit. Once: the first reason counts, but for a user who cancels
+        what was about to be gone on with."""
         if self._stop is None:
-            self._stop = stop
             self._kill_at = time.monotonic() + self._settings.grace_s
-            self._child.terminate()
-            log.info("runner.asked_to_stop", stop=stop)
+        elif stop is not Stop.CANCEL or self._stop not in (Stop.PAUSE, Stop.SHUTDOWN):
+            return
+        self._stop = stop
+        self._child.terminate(stop)
+        log.info("runner.asked_to_stop", stop=stop)

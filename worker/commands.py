@@ -30,7 +30,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Distil here, without a service. Interrupted, the same command goes on where it stopped."""
-    from client.cli import parse_settings
+    from client.commands.options import parse_settings
     from jobs.settings import get_settings
     from worker import local
 
@@ -50,7 +50,7 @@ def evaluate(
 ) -> None:
     """Measure a downloaded result again, on the real test images here."""
     from client import console
-    from client.cli import parse_settings
+    from client.commands.options import parse_settings
     from dream_core.host import keep_freed_memory
     from jobs.settings import get_settings
     from worker import local

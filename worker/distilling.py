@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -10,30 +9,30 @@ from dream_core.datasets import Dataset
 from dream_core.distillation import Distillation
 from dream_core.errors import Diverged
 from dream_core.methods import Progress
-from dream_core.recipes import Recipe
-from worker.checkpoint import CheckpointStore
+from worker.cadence import Cadence
+from worker.checkpoint import Checkpoint, CheckpointStore
+from worker.order import Job
+from worker.previews import Previews
 from worker.reporting import Eta, Interrupted, Reporter
 
 CURVE_POINTS = 2000
 
 
 class Distilling:
-    """A distillation with its checkpoints. Taken up where the newest checkpoint of this recipe and data left it."""
+    """A distillation with its checkpoints. Taken up where the newest checkpoint of this recipe and data left it, or
+    where that of another job did which this one continues."""
 
     def __init__(
         self,
-        recipe: Recipe,
+        job: Job,
         dataset: Dataset,
         device: torch.device,
         checkpoints: CheckpointStore,
-        interval_s: float,
         report: Reporter,
         stopping: Callable[[], bool],
-        cache: Path | None = None,
     ):
-        self.checkpoints, self.interval_s = checkpoints, interval_s
-        self.report, self.stopping = report, stopping
-        saved = checkpoints.latest()
+        self.checkpoints, self.report, self.stopping = checkpoints, report, stopping
+        saved = self._saved(job)
         self.losses: dict[int, float] = {}
         """The matching loss by step; steps before and after the distillation proper have none."""
         if saved:
@@ -41,10 +40,23 @@ class Distilling:
             self.losses = dict(zip(steps, losses, strict=True))
         self.seconds = saved.seconds if saved else 0.0
         self.phase: str | None = None
-        self.distillation = Distillation(recipe, dataset, device, state=saved and saved.tensors, cache=cache)
-        self._saved_step, self._saved_at = saved.step if saved else -1, time.monotonic()
-        if saved:
-            report.event("log", message=f"resumed at step {saved.step} of {recipe.steps}")
+        self.distillation = Distillation(job.recipe, dataset, device, state=saved and saved.tensors, cache=job.cache)
+        self.previews = Previews(job.previews, report)
+        self._cadence = Cadence(job.checkpoint_interval_s)
+
+    def _saved(self, job: Job) -> Checkpoint | None:
+        """What there is to go on from. Raises DreamError where that is another job's and does not fit."""
+        self._saved_step = -1
+        if own := self.checkpoints.latest():
+            self._saved_step = own.step
+            self.report.event("log", message=f"resumed at step {own.step} of {job.recipe.steps}")
+            return own
+        if job.start_from:
+            theirs = self.checkpoints.taken_over(job.start_from)
+            told = f"resumed at step {theirs.step} of {job.recipe.steps}, which another job had reached"
+            self.report.event("log", message=told)
+            return theirs
+        return None
 
     def finish(self) -> Distillation:
         """Do the steps that remain, and keep the end as a checkpoint.
@@ -56,48 +68,65 @@ class Distilling:
         try:
             for progress in self.distillation:
                 self.seconds = time.monotonic() - started
-                self.tell(progress, eta.at(progress.step))
-                if self.stopping():
+                told, stop, due = self.tell(progress, eta.at(progress.step)), self.stopping(), self._cadence.due()
+                if (told or stop or due) and not self.is_finite():
+                    raise Diverged(f"a pixel is not finite at step {progress.step}; lower the learning rate of pixels")
+                if progress.phase == "distilling":
+                    self.previews.offer(progress.step, self.distillation.synthetic)
+                if stop or due:
                     self.save()
+                if stop:
                     raise Interrupted
-                if time.monotonic() - self._saved_at >= self.interval_s:
-                    self.save()
         except Diverged:
-            self.save()
+            if self.is_finite():
+                self.save()
             raise
         self.save()
+        self.draw()
         return self.distillation
 
-    def tell(self, progress: Progress, remaining: float | None) -> None:
-        """Report a step, and the phase that it begins."""
+    def tell(self, progress: Progress, remaining: float | None) -> bool:
+        """Report a step, and the phase that it begins. Returns whether progress was due to be told."""
         if progress.phase != self.phase:
             self.phase = progress.phase
             self.report.event("phase", phase=progress.phase)
         if progress.phase == "distilling":
             self.losses[progress.step] = progress.loss
         pace = round(sum(progress.seconds.values()), 4)
-        self.report.metric(progress.step, progress.steps, loss=progress.loss, step_seconds=pace, eta_s=remaining)
+        return self.report.metric(progress.step, progress.steps, loss=progress.loss, step_seconds=pace, eta_s=remaining)
+
+    def is_finite(self) -> bool:
+        """Whether every pixel is a number still. A step looks at its loss and gradients alone."""
+        return bool(self.distillation.synthetic.images.isfinite().all())
 
     def save(self) -> None:
         """Write a checkpoint, unless this step has one. A full disk costs the checkpoint, not the run."""
-        step, start = self.distillation.step_number, time.monotonic()
+        step = self.distillation.step_number
         if step == self._saved_step:
             return
-        tensors = self.distillation.state_dict() | {
-            "loss_steps": torch.tensor(list(self.losses), dtype=torch.int64),
-            "losses": torch.tensor(list(self.losses.values()), dtype=torch.float64),
-        }
+        start, loss = time.monotonic(), self.losses.get(step)
         try:
-            size = self.checkpoints.save(step, self.seconds, tensors)
+            with self._cadence.turn():
+                size = self.checkpoints.save(Checkpoint(step, self.seconds, self._tensors()), self.phase, loss)
         except OSError as error:
             told = (
                 f"step {step} could not be saved: {error.strerror}. The run goes on; the last checkpoint is as it was"
             )
-            self.report.event("warning", code="CHECKPOINT_FAILED", message=told)
+            self.report.warning("CHECKPOINT_FAILED", told)
         else:
             self._saved_step = step
-            self.report.event("checkpoint", step=step, bytes=size, seconds=round(time.monotonic() - start, 3))
-        self._saved_at = time.monotonic()
+            about = {"step": step, "total": self.distillation.recipe.steps, "phase": self.phase, "loss": loss}
+            self.report.event("checkpoint", **about, bytes=size, seconds=round(time.monotonic() - start, 3))
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return self.distillation.state_dict() | {
+            "loss_steps": torch.tensor(list(self.losses), dtype=torch.int64),
+            "losses": torch.tensor(list(self.losses.values()), dtype=torch.float64),
+        }
+
+    def draw(self) -> None:
+        """Draw the set as it stays."""
+        self.previews.finish(self.distillation.step_number, self.distillation.synthetic)
 
     def curve(self) -> list[tuple[int, float]]:
         """The matching loss by step, thinned to at most CURVE_POINTS and the last."""

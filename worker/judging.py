@@ -12,6 +12,7 @@ from dream_core.datasets import Dataset
 from dream_core.distillation import Distillation
 from dream_core.recipes import Recipe, own_recipe
 from dream_core.subject import TrainingSet
+from jobs.files import atomic_write
 from worker.reporting import Eta, Interrupted, Reporter
 
 Subject = Callable[[int], TrainingSet]
@@ -107,14 +108,12 @@ class Judging:
 
     def _keep(self) -> None:
         """Keep the scores so far for a later attempt. A full disk costs the keeping, not the run."""
-        partial = self.path.with_suffix(".tmp")
         try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps(self.kept | {"seconds": self.seconds}), encoding="utf-8")
-            partial.replace(self.path)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(self.path, json.dumps(self.kept | {"seconds": self.seconds}))
         except OSError as error:
             told = f"the scores so far could not be saved: {error.strerror}. The run goes on"
-            self.report.event("warning", code="CHECKPOINT_FAILED", message=told)
+            self.report.warning("CHECKPOINT_FAILED", told)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,25 +4,23 @@ Between any two steps it asks whether it should stop; what was done is in a chec
 again with the same recipe, data and checkpoint directory goes on from there and ends with the same bytes.
 """
 
-import json
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from dream_core.datasets import load_dataset
+from dream_core.datasets import Dataset, load_dataset
 from dream_core.distillation import choose_device
 from dream_core.formats import Result, write_result
-from dream_core.recipes import EvaluationRecipe, Recipe, is_published, own_recipe, read_recipe
-from worker.checkpoint import CheckpointStore, identity
+from dream_core.recipes import EvaluationRecipe, Recipe, is_published, own_recipe
+from worker.checkpoint import CheckpointStore
 from worker.distilling import Distilling
 from worker.judging import Judging
-from worker.reporting import Reporter
+from worker.order import Job
+from worker.reporting import Interrupted, Reporter
+from worker.stopping import Stopping
 
 # How often and beside what a set is judged does not change what is judged.
 _HOW_OFTEN = {
@@ -30,34 +28,7 @@ _HOW_OFTEN = {
 }
 
 
-@dataclass(frozen=True)
-class Job:
-    """What the runner is told: `job.json` in its working directory."""
-
-    job_id: str
-    recipe: Recipe
-    data_dir: Path
-    checkpoints: Path
-    output: Path
-    cache: Path | None = None
-    """Where experts and teachers are kept for later jobs; none keeps them for this one alone."""
-    download: bool = False
-    device: str = "auto"
-    checkpoint_interval_s: float = 60
-    attempt: int = 1
-    grace_s: float | None = None
-    """Seconds from SIGTERM to a checkpoint; the process ends by itself after them."""
-
-    @classmethod
-    def read(cls, path: Path) -> "Job":
-        """The job of a `job.json`."""
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        places = ("data_dir", "checkpoints", "output", "cache")
-        paths = {name: Path(fields.pop(name)) for name in places if fields.get(name)}
-        return cls(recipe=read_recipe(fields.pop("recipe")), **paths, **fields)
-
-
-def run(job: Job, report: Reporter, stopping: Callable[[], bool]) -> dict[str, Any]:
+def run(job: Job, report: Reporter, stopping: Stopping) -> dict[str, Any]:
     """Do the whole job; return the summary of its result.
 
     `stopping` is asked after every step; `report` takes the events. Raises Interrupted where it was asked to stop,
@@ -66,16 +37,17 @@ def run(job: Job, report: Reporter, stopping: Callable[[], bool]) -> dict[str, A
     device = choose_device(job.device)
     report.event("phase", phase="loading")
     dataset = load_dataset(job.recipe.dataset, job.data_dir, job.recipe.image_size, job.download)
-    checkpoints = CheckpointStore(job.checkpoints, identity(job.recipe, dataset.fingerprint))
-
-    distilling = Distilling(
-        job.recipe, dataset, device, checkpoints, job.checkpoint_interval_s, report, stopping, job.cache
-    )
-    distillation = distilling.finish()
-
-    report.event("phase", phase="evaluating")
-    judging = Judging(job.recipe, distillation, dataset, checkpoints.beside("scores.json"), report, stopping)
-    evaluation, baselines = judging.evaluation(), judging.baselines()
+    checkpoints = CheckpointStore(job.checkpoints, job.recipe, dataset.fingerprint, report.warning)
+    distilling = Distilling(job, dataset, device, checkpoints, report, stopping)
+    try:
+        distillation = distilling.finish()
+        report.event("phase", phase="evaluating")
+        judging = Judging(job.recipe, distillation, dataset, checkpoints.beside("scores.json"), report, stopping)
+        evaluation, baselines = judging.evaluation(), judging.baselines()
+    except Interrupted:
+        if not (stopping.for_good and distilling.losses):
+            raise
+        raise Interrupted(keep_partial(job, distilling, dataset, device, report)) from None
 
     report.event("phase", phase="publishing")
     result = Result(
@@ -84,6 +56,27 @@ def run(job: Job, report: Reporter, stopping: Callable[[], bool]) -> dict[str, A
     )  # fmt: skip
     write_result(result, job.output)
     return summary(job.recipe, evaluation, baselines, {"distil": distilling.seconds, "evaluate": judging.seconds})
+
+
+def keep_partial(
+    job: Job, distilling: Distilling, dataset: Dataset, device: torch.device, report: Reporter
+) -> dict[str, Any] | None:
+    """Leave what there is of the set as a result; return its summary. A full disk costs it: None then."""
+    distillation = distilling.distillation
+    step, steps = distillation.step_number, job.recipe.steps
+    result = Result(
+        distillation.synthetic, distillation.training_set(), job.recipe, dataset, distilling.curve(), None,
+        {}, provenance(job.job_id, device), steps_done=step,
+    )  # fmt: skip
+    try:
+        write_result(result, job.output)
+    except OSError as error:
+        told = f"what step {step} of {steps} had made could not be kept as a result: {error.strerror}"
+        report.warning("PARTIAL_NOT_KEPT", told)
+        return None
+    distilling.draw()
+    report.event("log", message=f"kept what step {step} of {steps} had made as a partial result")
+    return {"partial": True, "step": step, "steps": steps}
 
 
 def provenance(job_id: str, device: torch.device) -> dict[str, Any]:

@@ -5,7 +5,13 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
+
 from jobs.processes import signal_group, spawn
+from worker import stopping
+from worker.stopping import Stop
+
+log = structlog.get_logger()
 
 LOG = "runner.log"
 TAIL_BYTES = 4000
@@ -15,7 +21,7 @@ class Child:
     """A runner in its own process group. If the worker dies, the runner is told to write a checkpoint and end."""
 
     def __init__(self, command: Sequence[str], workdir: Path):
-        self.log_path = workdir / LOG
+        self._workdir, self.log_path = workdir, workdir / LOG
         with self.log_path.open("ab") as log:
             self._process = spawn(
                 [*command, str(workdir)], on_parent_death=signal.SIGTERM, stdout=log, stderr=subprocess.STDOUT
@@ -29,9 +35,13 @@ class Child:
         """The exit code, negative for a signal; None while it runs."""
         return self._process.poll()
 
-    def terminate(self) -> None:
-        """Ask it to write a checkpoint and exit."""
+    def terminate(self, stop: Stop) -> None:
+        """Ask it to write a checkpoint and exit, and tell it why."""
         if self.poll() is None:
+            try:
+                stopping.tell(self._workdir, stop)
+            except OSError as error:  # it stops all the same, and takes it for a shutdown
+                log.warning("runner.not_told_why", stop=stop, error=str(error))
             signal_group(self._process, signal.SIGTERM)
 
     def kill(self) -> int:

@@ -1,34 +1,42 @@
 """One attempt at a job in a process of its own: `python -m worker.runner WORKDIR`.
 
-Reads WORKDIR/job.json; appends to WORKDIR/events.jsonl; leaves WORKDIR/result.json, or WORKDIR/error.json. It knows no
-database and no queue. SIGTERM makes it write a checkpoint and exit; SIGUSR1 prints every thread's stack.
+Reads WORKDIR/job.json; appends to WORKDIR/events.jsonl, and says on stderr how it goes; leaves WORKDIR/result.json, or
+WORKDIR/error.json. It knows no database and no queue. SIGTERM makes it write a checkpoint and exit; where WORKDIR/stop
+says that nobody is going to go on with the job, it also leaves what there is as a partial result. SIGUSR1 prints every
+thread's stack.
 
 Exit codes, after sysexits.h: 0 done, 64 the user's mistake, 70 out of memory or diverged, 74 disk trouble,
 75 stopped with a checkpoint. Anything else is a fault of ours, with a traceback.
 """
 
+import contextlib
 import errno
 import faulthandler
 import json
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dream_core.errors import Diverged, DreamError
-from dream_core.host import keep_freed_memory, use_threads_for
+from dream_core.host import keep_freed_memory, peak_memory, use_threads_for
+from dream_core.recipes import Recipe
 from worker import pipeline
-from worker.pipeline import Job
-from worker.reporting import Interrupted, Reporter
+from worker.order import Job
+from worker.reporting import Interrupted, Reporter, say
+from worker.stopping import Stopping
 
 STOPPED = os.EX_TEMPFAIL
 CPU_ALLOCATOR = "can't allocate memory"  # what PyTorch says in a plain RuntimeError
-NO_MEMORY = "not enough memory; lower batch_real, batch_syn_max, embedding_chunk or width, or use a larger device"
+TAKE_MEMORY = (
+    "batch_real", "batch_syn_max", "batch_syn", "batch_net", "batch_expert", "squeeze_batch", "student_steps",
+    "embedding_chunk", "width",
+)  # fmt: skip
+"""Fields of recipes that memory grows with."""
 
 
 def main(workdir: Path) -> int:
@@ -36,15 +44,19 @@ def main(workdir: Path) -> int:
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)
     keep_freed_memory()
+    job, stopping = Job.read(workdir / "job.json"), Stopping(workdir)
     try:
-        job = Job.read(workdir / "job.json")
         use_threads_for(job.recipe.image_size)
-        result = pipeline.run(job, Reporter(workdir / "events.jsonl"), stop_on_sigterm(job.grace_s))
-        (workdir / "result.json").write_text(json.dumps(result), encoding="utf-8")
-    except Interrupted:
+        stopping.listen(job.grace_s)
+        _leave_result(workdir, pipeline.run(job, Reporter(workdir / "events.jsonl"), stopping))
+    except Interrupted as interrupted:
+        say(f"stopped: {stopping.why}")
+        if interrupted.partial:
+            with contextlib.suppress(OSError):  # a full disk: the files are there all the same
+                _leave_result(workdir, interrupted.partial)
         return STOPPED
     except (DreamError, OSError, MemoryError, RuntimeError) as error:
-        failure = explain(error)
+        failure = explain(error, job.recipe)
         if failure is None:
             raise
         failure.leave(workdir)
@@ -52,18 +64,8 @@ def main(workdir: Path) -> int:
     return os.EX_OK
 
 
-def stop_on_sigterm(grace_s: float | None) -> Callable[[], bool]:
-    """Whether SIGTERM has come. `grace_s` after it SIGALRM ends the process, should nobody be left to kill it."""
-    stopping = threading.Event()
-
-    def stop(*_: object) -> None:
-        stopping.set()
-        if grace_s:
-            signal.setitimer(signal.ITIMER_REAL, grace_s)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches the parent, which decides
-    return stopping.is_set
+def _leave_result(workdir: Path, result: dict[str, Any]) -> None:
+    (workdir / "result.json").write_text(json.dumps(result), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -77,15 +79,15 @@ class Failure:
 
     def leave(self, workdir: Path) -> None:
         """Write `error.json`, and the message to stderr."""
-        sys.stderr.write(f"{self.message}\n")
+        say(self.message)
         try:
             content = json.dumps({"class": self.kind, "code": self.code, "message": self.message})
             (workdir / "error.json").write_text(content, encoding="utf-8")
         except OSError as error:  # the same full disk; the exit code still tells
-            sys.stderr.write(f"could not write error.json: {error}\n")
+            say(f"could not write error.json: {error.strerror}")
 
 
-def explain(error: DreamError | OSError | MemoryError | RuntimeError) -> Failure | None:
+def explain(error: DreamError | OSError | MemoryError | RuntimeError, recipe: Recipe) -> Failure | None:
     """What an error means; None where it is a fault of ours."""
     match error:
         case Diverged():
@@ -97,8 +99,19 @@ def explain(error: DreamError | OSError | MemoryError | RuntimeError) -> Failure
         case OSError():
             return Failure(os.EX_IOERR, "internal", "IO_ERROR", f"input or output failed: {error}")
         case _ if isinstance(error, MemoryError | torch.OutOfMemoryError) or CPU_ALLOCATOR in str(error):
-            return Failure(os.EX_SOFTWARE, "out_of_memory", "OUT_OF_MEMORY", NO_MEMORY)
+            return Failure(os.EX_SOFTWARE, "out_of_memory", "OUT_OF_MEMORY", memory_advice(recipe))
     return None
+
+
+def memory_advice(recipe: Recipe) -> str:
+    """How much memory there was use for, and what to lower from which value."""
+    peak = f"at its peak the run held {peak_memory() / 2**30:.1f} GiB"
+    if torch.cuda.is_available():
+        peak += f", and {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of the GPU's"
+    values = recipe.model_dump(include=set(TAKE_MEMORY))
+    lower = ", ".join(f"{name} (now {values[name]})" for name in TAKE_MEMORY if values.get(name))
+    judged = f"evaluation.batch_size (now {recipe.evaluation.batch_size})"
+    return f"not enough memory; {peak}. Lower {lower} or, while it is judged, {judged}; or use a larger device"
 
 
 if __name__ == "__main__":

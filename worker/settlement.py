@@ -12,9 +12,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobs import repository
-from jobs.artifacts import ArtifactStore, InvalidArtifacts
+from jobs.artifacts import MANIFEST, ArtifactStore, InvalidArtifacts
 from jobs.lifecycle import ErrorClass, Status
-from worker.attempt import Ending, Stop
+from jobs.redaction import scrub
+from jobs.settings import Settings
+from worker.attempt import Ending
+from worker.stopping import Stop
 
 log = structlog.get_logger()
 
@@ -29,10 +32,10 @@ class Settlement:
     """Settles one attempt, each way in one transaction that the fence guards."""
 
     def __init__(
-        self, job_id: str, attempt: int, sessions: sessionmaker[Session], store: ArtifactStore, patience_s: float
+        self, job_id: str, attempt: int, sessions: sessionmaker[Session], store: ArtifactStore, settings: Settings
     ):
         self._job_id, self._attempt = job_id, attempt
-        self._sessions, self._store, self._patience_s = sessions, store, patience_s
+        self._sessions, self._store, self._settings = sessions, store, settings
 
     def settle(self, ending: Ending, workdir: Path, staged: Path, log_tail: str) -> Status | None:
         """What the job is now; None if it is no longer this attempt's to settle."""
@@ -44,10 +47,13 @@ class Settlement:
                 status = self._publish(workdir, staged)
             case Ending(stop=Stop.TIMEOUT):
                 message = "the job ran longer than resources.max_runtime_s allows"
-                status = self.fail(ErrorClass.TIMEOUT, "MAX_RUNTIME", message)
+                error = self._error(ErrorClass.TIMEOUT, "MAX_RUNTIME", message)
+                status = self._end_early(Status.FAILED, error, workdir, staged)
             case Ending(code=64 | 70 | 74):
                 unsaid = UNSAID.get(ending.code, {})
                 status = self._fail_as_told(unsaid | _read(workdir / "error.json"))
+            case Ending(stop=Stop.CANCEL):
+                status = self._end_early(Status.CANCELLED, None, workdir, staged)
             case Ending(stop=Stop.STALLED):
                 status = self._give_back(ErrorClass.WORKER_LOST)
             case Ending(code=75) | Ending(stop=Stop()):
@@ -60,10 +66,11 @@ class Settlement:
 
     def fail(self, cause: ErrorClass, code: str, message: str) -> Status | None:
         """The job has failed; trying again would not help."""
-        error = {"class": cause, "code": code, "message": message}
-        return self._commit(
-            lambda session: repository.settle(session, self._job_id, self._attempt, Status.FAILED, error=error)
-        )
+        error = self._error(cause, code, message)
+        return self._commit(lambda session: self._settle(session, Status.FAILED, error=error))
+
+    def _error(self, cause: ErrorClass, code: str, message: str) -> dict[str, Any]:
+        return {"class": cause, "code": code, "message": scrub(message, self._settings)}
 
     def _fail_as_told(self, error: dict[str, Any]) -> Status | None:
         known = error.get("class") in list(ErrorClass)
@@ -84,18 +91,38 @@ class Settlement:
         summary = _read(workdir / "result.json")
 
         def publish(session: Session) -> Status | None:
-            status = repository.settle(session, self._job_id, self._attempt, Status.SUCCEEDED, result_summary=summary)
-            if status is Status.SUCCEEDED and staged.exists():
-                self._store.publish(staged, self._job_id)
-            return status
+            job = repository.lock_job(session, self._job_id)
+            late = job is not None and job.status is Status.CANCELLING
+            outcome = Status.CANCELLED if late else Status.SUCCEEDED
+            return self._settle(session, outcome, staged, result_summary=summary, partial=late, artifact_bytes=size)
 
         try:
-            self._store.verify(staged)
+            size = self._store.verify(staged).total_bytes
             return self._commit(publish)
         except (InvalidArtifacts, FileNotFoundError) as error:
             return self.fail(ErrorClass.INTERNAL, "INVALID_ARTIFACTS", f"the result is not complete: {error}")
         except OSError as error:
             return self.fail_for(error)
+
+    def _end_early(self, outcome: Status, error: dict[str, Any] | None, workdir: Path, staged: Path) -> Status | None:
+        """The job is over before its time. What the runner has left is published, if it is whole."""
+        if (staged / MANIFEST).exists():
+            summary = _read(workdir / "result.json")
+            try:
+                size = self._store.verify(staged).total_bytes
+                about = {"error": error, "result_summary": summary, "partial": True, "artifact_bytes": size}
+                return self._commit(lambda session: self._settle(session, outcome, staged, **about))
+            except (InvalidArtifacts, OSError) as trouble:
+                log.warning("partial.not_published", error=str(trouble))
+        return self._commit(lambda session: self._settle(session, outcome, error=error))
+
+    def _settle(self, session: Session, outcome: Status, staged: Path | None = None, **about: Any) -> Status | None:
+        """Settle, and publish what is staged with it."""
+        days = self._settings.retention_days
+        status = repository.settle(session, self._job_id, self._attempt, outcome, retention_days=days, **about)
+        if status and staged and staged.exists():  # else an earlier try got as far as this, but did not commit
+            self._store.publish(staged, self._job_id)
+        return status
 
     def fail_for(self, error: OSError) -> Status | None:
         """The job has failed because of the disk."""
@@ -104,7 +131,7 @@ class Settlement:
 
     def _commit(self, settle: Settle) -> Status | None:
         """Once the database answers. After the lease another worker settles, so there is no use in waiting longer."""
-        deadline = time.monotonic() + self._patience_s
+        deadline = time.monotonic() + self._settings.lease_s
         while True:
             try:
                 with self._sessions.begin() as session:

@@ -6,5 +6,6 @@ from worker.app import app, supervisor
 
 @app.task(name=TASK)
 def run_job(job_id: str) -> None:
-    """Take the job if it is still to be had, and see it to its end."""
-    supervisor().run(job_id)
+    """See jobs to their end until none waits: those whose own message was lost are taken as well."""
+    while supervisor().run(job_id):
+        pass

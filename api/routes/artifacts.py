@@ -1,46 +1,56 @@
 """Download what a job has made."""
 
 import base64
-import re
-from typing import Any
+import os
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, Response
+import structlog
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse, Response, StreamingResponse
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
 from starlette.types import Receive, Scope, Send
 
-from api.conditional import matches
-from api.dependencies import Store, TheJob
-from api.problems import Problem
-from jobs.artifacts import Artifact, ArtifactStore, Manifest
+from api.auditing import note
+from api.conditional import Span, matches, require_match, wanted_ranges
+from api.dependencies import Sessions, Store, TheJob
+from api.openapi import PROBLEM_RESPONSES
+from api.problems import Problem, ProblemDetail
+from jobs.artifacts import MANIFEST, ArchiveFormat, Artifact, ArtifactStore, Manifest
 from jobs.lifecycle import Status
 from jobs.tables import Job
 
-router = APIRouter(prefix="/v1/jobs/{job_id}/artifacts", tags=["artifacts"])
+log = structlog.get_logger()
 
-_RANGES = re.compile(
-    r"bytes=\s*(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})(?:\s*,\s*(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18}))*\s*"
-)
+router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["artifacts"])
+
 _FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The file", "content": {"application/octet-stream": {}}},
-    206: {"description": "The ranges asked for"},
+    200: {"description": "The file", "content": {"*/*": {}}},
+    206: {"description": "The ranges asked for", "content": {"*/*": {}}},
+    304: {"description": "The client has it"},
+    416: PROBLEM_RESPONSES["default"] | {"description": "The file ends before the ranges begin"},
+}
+_ARCHIVE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The archive", "content": {"application/zip": {}}},
     304: {"description": "The client has it"},
 }
 
 
-@router.get("", response_model=Manifest)
+@router.get("/artifacts", response_model=Manifest)
 def get_manifest(job: TheJob, store: Store) -> Manifest:
-    """The manifest: every file with its size and SHA-256, and how the images are to be used."""
-    _require_files(job)
-    try:
-        return store.manifest(job.id)
-    except FileNotFoundError:
-        raise _expired(job) from None
+    """The manifest: every file with its size and SHA-256, and how the images are to be used.
+
+    Of a job that was stopped, it says `partial`: what there was then has been kept, and not been judged.
+    """
+    return _manifest(store, job)
 
 
-@router.get("/{path:path}", operation_id="download_artifact", response_class=FileResponse, responses=_FILE_RESPONSES)
-@router.head("/{path:path}", operation_id="head_artifact", response_class=Response, responses=_FILE_RESPONSES)
-def download_artifact(path: str, job: TheJob, store: Store, request: Request) -> Response:
-    """A file by its path in the manifest. Ranges, If-Range and If-None-Match work; the ETag is the SHA-256."""
+@router.get(
+    "/artifacts/{path:path}", operation_id="download_artifact", response_class=FileResponse, responses=_FILE_RESPONSES
+)
+@router.head("/artifacts/{path:path}", operation_id="head_artifact", response_class=Response, responses=_FILE_RESPONSES)
+def download_artifact(path: str, job: TheJob, store: Store, request: Request, sessions: Sessions) -> Response:
+    """A file by its path in the manifest, whole or in ranges. Its ETag is its SHA-256, for If-Range and the like."""
     artifact = _find(store, job, path)
     headers = {
         "ETag": f'"{artifact.sha256}"',
@@ -48,19 +58,86 @@ def download_artifact(path: str, job: TheJob, store: Store, request: Request) ->
         "Cache-Control": "private, max-age=31536000, immutable",
         "Accept-Ranges": "bytes",
     }
+    require_match(request, headers["ETag"])
     if matches(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    response = FileResponse if _wants_ranges(request, artifact, headers["ETag"]) else WholeFile
-    return response(artifact.location, headers=headers, media_type=artifact.media_type, filename=artifact.name)
+    ranges = wanted_ranges(request, artifact.bytes, headers["ETag"])
+    if request.method == "GET" and (ranges is None or ranges[0][0] == 0):
+        _note(sessions, request, "artifact.downloaded", job)
+    return PartsOfFile(
+        ranges, artifact.location, headers=headers, media_type=artifact.media_type, filename=artifact.name
+    )
 
 
-class WholeFile(FileResponse):
-    """The file, whatever Range says."""
+@router.get("/archive", response_class=StreamingResponse, responses=_ARCHIVE_RESPONSES)
+def download_archive(
+    job: TheJob,
+    store: Store,
+    request: Request,
+    sessions: Sessions,
+    wanted: Annotated[
+        ArchiveFormat,
+        Query(
+            alias="format",
+            description="`safetensors`: all files as they are. `npz`: the images for numpy.load. `imagefolder`, `hf`: "
+            "PNG files for torchvision's ImageFolder, or for load_dataset; only of pixels in [0, 1].",
+        ),
+    ] = "safetensors",
+) -> Response:
+    """The result as one zip, made while it is sent; the same bytes every time."""
+    from api.archives import Unsuitable, archive  # numpy and Pillow, which nothing else here needs
+
+    manifest = _manifest(store, job)
+    headers = {"ETag": f'W/"{wanted}-{_find(store, job, MANIFEST).sha256}"', "Cache-Control": "private, no-cache"}
+    if matches(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    try:
+        made = archive(store.directory(job.id), manifest, wanted)
+    except Unsuitable as error:
+        detail = ProblemDetail(pointer="?format", code="UNSUITABLE_FORMAT", message=str(error))
+        raise Problem("VALIDATION_FAILED", f"{job.id} cannot be had as {wanted}: {error}", errors=[detail]) from None
+    except FileNotFoundError:
+        raise _expired(job) from None
+    _note(sessions, request, "archive.downloaded", job)
+    headers["Content-Disposition"] = f'attachment; filename="{job.id}{made.suffix}"'
+    if made.length is not None:
+        headers["Content-Length"] = str(made.length)
+    return StreamingResponse(made.content, headers=headers, media_type="application/zip")
+
+
+class PartsOfFile(FileResponse):
+    """Some ranges of a file, or all of it, whatever the request's own Range says."""
+
+    def __init__(self, ranges: list[Span] | None, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        spans = ",".join(f"{start}-{end - 1}" for start, end in ranges or ())
+        self._range = [(b"range", f"bytes={spans}".encode())] if ranges else []
+
+    def set_stat_headers(self, stat_result: os.stat_result) -> None:
+        """The length alone: there is a strong ETag, and dates are not compared."""
+        self.headers.setdefault("content-length", str(stat_result.st_size))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
-        await super().__call__({**scope, "headers": headers}, receive, send)
+        """Send them."""
+        headers = [(name, value) for name, value in scope["headers"] if name not in (b"range", b"if-range")]
+        await super().__call__({**scope, "headers": headers + self._range}, receive, send)
+
+
+def _note(sessions: sessionmaker[Session], request: Request, action: str, job: Job) -> None:
+    """Put down that someone fetches it. Where that cannot be written, it is fetched all the same."""
+    try:
+        with sessions.begin() as session:
+            note(session, request, action, job.id)
+    except SQLAlchemyError as error:
+        log.warning("audit.not_written", action=action, job_id=job.id, error=str(error))
+
+
+def _manifest(store: ArtifactStore, job: Job) -> Manifest:
+    _require_files(job)
+    try:
+        return store.manifest(job.id)
+    except FileNotFoundError:
+        raise _expired(job) from None
 
 
 def _find(store: ArtifactStore, job: Job, path: str) -> Artifact:
@@ -85,20 +162,3 @@ def _require_files(job: Job) -> None:
 
 def _expired(job: Job) -> Problem:
     return Problem("ARTIFACT_EXPIRED", f"the files of {job.id} are no longer there")
-
-
-def _wants_ranges(request: Request, artifact: Artifact, etag: str) -> bool:
-    """Whether Range is to be honoured. One that is no range of bytes, or of another version, is ignored (RFC 9110).
-
-    Raises a Problem for ranges that all begin behind the end.
-    """
-    wanted = request.headers.get("range", "")
-    if request.headers.get("if-range", etag) != etag or not _RANGES.fullmatch(wanted):
-        return False
-    spans = [span.strip().partition("-") for span in wanted.partition("=")[2].split(",")]
-    if any(first and last and int(first) > int(last) for first, _, last in spans):
-        return False
-    if all(int(first) >= artifact.bytes if first else int(last) == 0 for first, _, last in spans):
-        headers = {"Content-Range": f"bytes */{artifact.bytes}"}
-        raise Problem("RANGE_NOT_SATISFIABLE", f"{artifact.name} has {artifact.bytes} bytes", headers=headers)
-    return True

@@ -1,16 +1,11 @@
-"""What can be asked for: methods with their parameters, and datasets."""
-
-from dataclasses import asdict
+"""What can be asked for: methods with their parameters."""
 
 from fastapi import APIRouter
 
-from api.dependencies import SettingsDep
 from api.problems import Problem
-from api.schemas.datasets import Dataset, DatasetList
 from api.schemas.methods import MethodDetail, MethodList
 from api.security import CanRead
-from dream_core.catalog import DATASETS, METHODS
-from dream_core.inventory import inventory
+from dream_core.catalog import METHODS
 from dream_core.recipes.description import describe, describe_all
 
 router = APIRouter(prefix="/v1", tags=["catalog"])
@@ -28,16 +23,3 @@ def get_method(name: str, _: CanRead) -> MethodDetail:
     if name not in METHODS:
         raise Problem("NOT_FOUND", f"there is no method {name!r}; known: {', '.join(METHODS)}")
     return MethodDetail.model_validate(describe(name))
-
-
-@router.get("/datasets")
-def list_datasets(settings: SettingsDep, _: CanRead) -> DatasetList:
-    """The built-in datasets, and whether their files are here. `folder:NAME` means one's own in the data directory."""
-    return DatasetList(
-        data=[
-            Dataset.model_validate(
-                asdict(DATASETS[found.name]) | asdict(found) | {"path": str(found.path) if found.path else None}
-            )
-            for found in inventory(settings.data_dir)
-        ]
-    )

@@ -11,11 +11,13 @@ from api.conditional import matches
 from api.dependencies import JobId, Readings, Sessions, find_job, no_such_job
 from api.pagination import decode_cursor, encode_cursor
 from api.problems import Problem, request_id
+from api.ready import answer
 from api.schemas.jobs import METADATA_PARAMETER, JobAmend, JobCreate, JobPage, JobQuery, JobResource, metadata_filter
 from api.security import CanRead, CanWrite
-from api.submitting import POLL_S, IdempotencyKey, Submitting, require_dataset
+from api.submitting import POLL_S, IdempotencyKey, Submitting, require_dataset, uploaded_dataset
 from jobs import audit, repository
 from jobs.lifecycle import PRIORITIES, TERMINAL
+from jobs.repository import Standing
 from jobs.tables import Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -38,13 +40,14 @@ def create_job(body: JobCreate, submission: Submitting, idempotency_key: Idempot
             body.metadata,
             owner=submission.principal.owner,
             priority=PRIORITIES[body.priority],
+            dataset_id=uploaded_dataset(session, body.spec, submission.principal.owner),
         )
 
     return submission.submit("create_job", idempotency_key, body.model_dump(mode="json"), create)
 
 
-@router.get("", openapi_extra={"parameters": [METADATA_PARAMETER]})
-def list_jobs(query: Annotated[JobQuery, Query()], request: Request, reader: CanRead, readings: Readings) -> JobPage:
+@router.get("", response_model=JobPage, openapi_extra={"parameters": [METADATA_PARAMETER]})
+def list_jobs(query: Annotated[JobQuery, Query()], request: Request, reader: CanRead, readings: Readings) -> Response:
     """List jobs, newest first."""
     metadata = metadata_filter(request.query_params.multi_items())
     filters = repository.Filters(
@@ -60,23 +63,20 @@ def list_jobs(query: Annotated[JobQuery, Query()], request: Request, reader: Can
             ascending=query.order == "asc",
         )
     next_cursor = encode_cursor(jobs[-1].created_at, jobs[-1].id) if more else None
-    return JobPage(data=[JobResource.of(job) for job in jobs], has_more=more, next_cursor=next_cursor)
+    return answer(JobPage(data=[JobResource.of(job) for job in jobs], has_more=more, next_cursor=next_cursor))
 
 
 @router.get(
     "/{job_id}", response_model=JobResource, responses={304: {"description": "The job is as the client knows it"}}
 )
-def get_job(job_id: JobId, reader: CanRead, readings: Readings, request: Request, response: Response) -> object:
+def get_job(job_id: JobId, reader: CanRead, readings: Readings, request: Request) -> Response:
     """One job. Send its ETag back in If-None-Match, and an unchanged job answers 304 without a body."""
     with readings.begin() as session:
+        known = repository.get_standing(session, job_id, reader.sees) if "if-none-match" in request.headers else None
+        if known and matches(request, _etag(known)):
+            return Response(status_code=304, headers=_polling(known))
         job = find_job(session, job_id, reader)
-    headers = {"ETag": f'W/"{job.version}"', "Cache-Control": "private, no-cache"}
-    if job.status not in TERMINAL:
-        headers["Retry-After"] = str(POLL_S)
-    if matches(request, headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    response.headers.update(headers)
-    return JobResource.of(job)
+    return answer(JobResource.of(job), headers=_polling(job))
 
 
 @router.patch("/{job_id}")
@@ -99,7 +99,7 @@ def amend_job(
         if job is None:
             raise no_such_job(job_id)
         audit.record(session, writer.owner, writer.key_id, "job.amended", job_id, request_id(request))
-    response.headers["ETag"] = f'W/"{job.version}"'
+    response.headers["ETag"] = _etag(job)
     return JobResource.of(job)
 
 
@@ -110,6 +110,16 @@ def delete_job(job_id: JobId, writer: CanWrite, sessions: Sessions, request: Req
         if repository.delete(session, job_id, writer.sees) is None:
             raise no_such_job(job_id)
         audit.record(session, writer.owner, writer.key_id, "job.deleted", job_id, request_id(request))
+
+
+def _etag(job: Job | Standing) -> str:
+    """The entity tag of a job."""
+    return f'W/"{job.version}"'
+
+
+def _polling(job: Job | Standing) -> dict[str, str]:
+    headers = {"ETag": _etag(job), "Cache-Control": "private, no-cache"}
+    return headers if job.status in TERMINAL else headers | {"Retry-After": str(POLL_S)}
 
 
 def _version(if_match: str | None) -> int | None:

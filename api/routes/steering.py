@@ -6,16 +6,15 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
-from api.dependencies import BellDep, JobId, Readings, Sessions, SettingsDep, TheJob, find_job, no_such_job
+from api.dependencies import JobId, Readings, RingerDep, Sessions, SettingsDep, TheJob, find_job, no_such_job
 from api.problems import Problem, request_id
 from api.schemas.checkpoints import Checkpoint, CheckpointList
 from api.schemas.jobs import JobResource, JobRetry
 from api.security import CanWrite, Principal
-from api.submitting import POLL_S, IdempotencyKey, Submitting, require_dataset
+from api.submitting import POLL_S, IdempotencyKey, Submitting, require_dataset, uploaded_dataset
 from dream_core import recipes
 from jobs import audit, repository
 from jobs.checkpoints import CheckpointFacts, list_checkpoints
-from jobs.dispatcher import ring_all
 from jobs.lifecycle import PRIORITIES, TERMINAL, Status
 from jobs.spec import JobSpec
 from jobs.tables import Job
@@ -57,14 +56,14 @@ def pause_job(job_id: JobId, writer: CanWrite, sessions: Sessions, request: Requ
 
 @router.post("/resume", status_code=202)
 def resume_job(
-    job_id: JobId, writer: CanWrite, sessions: Sessions, bell: BellDep, request: Request, response: Response
+    job_id: JobId, writer: CanWrite, sessions: Sessions, ringer: RingerDep, request: Request, response: Response
 ) -> JobResource:
     """Queue a paused job again. It goes on from its checkpoint, and ends with the same bytes."""
     with sessions.begin() as session:
         job = repository.resume(session, job_id, writer.sees)
         job = _done(session, job, job_id, writer, "job.resumed", request)
     if job.status is Status.QUEUED:
-        ring_all(sessions, bell, [job.id])
+        ringer.ring(job.id)
     response.headers["Retry-After"] = str(POLL_S)
     return JobResource.of(job)
 
@@ -100,7 +99,7 @@ def retry_job(
             parent.labels,
             owner=parent.owner,
             priority=PRIORITIES[body.priority],
-            dataset_id=parent.dataset_id,
+            dataset_id=uploaded_dataset(session, spec, parent.owner),
             parent=parent,
             parent_step=checkpoint.step if checkpoint else None,
         )

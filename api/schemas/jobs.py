@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field, StrictInt, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StrictInt, StringConstraints, model_validator
 
-from api.schemas.base import Input, Output, PageQuery, Text
+from api.schemas.base import Input, Moment, Output, PageQuery, Text
 from jobs.lifecycle import Status
 from jobs.repository import utcnow
 from jobs.spec import JobSpec
@@ -27,6 +27,28 @@ _PRIORITY_NAMES: dict[int, Priority] = {1: "high", 0: "normal", -1: "low"}
 class JobCreate(Input):
     """A job to submit."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"spec": {"dataset": "digits", "method": "dream", "ipc": 1}},
+                {
+                    "spec": {
+                        "dataset": "cifar10",
+                        "method": "dream",
+                        "ipc": 10,
+                        "seed": 1,
+                        "params": {"outer_iterations": 40},
+                        "evaluation": {"epochs": 300, "repeats": 3},
+                        "resources": {"max_runtime_s": 86400},
+                    },
+                    "name": "CIFAR-10, ten images a class",
+                    "metadata": {"project": "survey"},
+                    "priority": "high",
+                },
+            ]
+        }
+    )
+
     spec: JobSpec
     name: Name | None = None
     """For people; need not be unique."""
@@ -39,6 +61,10 @@ class JobCreate(Input):
 class JobAmend(Input):
     """What to change of a job; what is left out stays."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "a better name"}, {"priority": "low", "metadata": {"project": "b"}}]}
+    )
+
     name: Name | None = None
     metadata: Metadata = Field(default_factory=dict)
     """All pairs, not only those that change."""
@@ -48,6 +74,10 @@ class JobAmend(Input):
 
 class JobRetry(Input):
     """How to do again what a job did."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{}, {"from_checkpoint": "latest"}, {"more_iterations": 100, "name": "longer"}]}
+    )
 
     from_checkpoint: Literal["latest"] | Annotated[StrictInt, Field(ge=0)] | None = None
     """Go on from this job's newest checkpoint, or from the one at this step; none begins anew."""
@@ -65,8 +95,8 @@ class JobQuery(PageQuery):
     """Repeat for several."""
     method: Text | None = None
     dataset: Text | None = None
-    created_after: AwareDatetime | None = None
-    created_before: AwareDatetime | None = None
+    created_after: Moment | None = None
+    created_before: Moment | None = None
     order: Literal["desc", "asc"] = "desc"
     """By the time of submission: the newest first, or the oldest."""
 

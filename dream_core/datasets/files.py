@@ -7,13 +7,11 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from dream_core.errors import DatasetInvalid
-from dream_core.inventory import describe
+from dream_core.inventory import describe, is_litter
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_TOTAL_BYTES = 64 * 2**30
 MAX_FILES = 2_000_000
-
-_LITTER = {"Thumbs.db", "desktop.ini", "__MACOSX"}
 
 
 class Files(Protocol):
@@ -43,7 +41,7 @@ class FolderFiles:
     def folders(self, inside: str = "") -> list[str]:
         """The names of the folders in `inside`, or at the top."""
         return sorted(
-            path.name for path in (self.root / inside).iterdir() if path.is_dir() and not _is_litter(path.name)
+            path.name for path in (self.root / inside).iterdir() if path.is_dir() and not is_litter(path.name)
         )
 
     def read(self, name: str) -> bytes:
@@ -58,7 +56,7 @@ class FolderFiles:
 
 def _walk(folder: Path) -> Iterator[Path]:
     for path in folder.iterdir():
-        if _is_litter(path.name):
+        if is_litter(path.name):
             continue
         if path.is_dir():
             yield from _walk(path)
@@ -82,7 +80,7 @@ class ZipFiles:
         self._refuse_oversize(entries)
         for info in entries:
             self._refuse_dangerous(info)
-        kept = {info.filename: info for info in entries if not any(map(_is_litter, info.filename.split("/")))}
+        kept = {info.filename: info for info in entries if not any(map(is_litter, info.filename.split("/")))}
         tops = {name.split("/")[0] for name in kept}
         prefix = f"{tops.pop()}/" if len(tops) == 1 and all("/" in name for name in kept) else ""
         if prefix in ("train/", "test/", "val/"):
@@ -130,7 +128,3 @@ class ZipFiles:
     def found(self) -> str:
         tops = sorted({name.split("/")[0] + "/" * ("/" in name) for name in self._entries})
         return ", ".join(tops[:8]) + (f" and {len(tops) - 8} more" if len(tops) > 8 else "") or "nothing"
-
-
-def _is_litter(name: str) -> bool:
-    return name.startswith(".") or name in _LITTER

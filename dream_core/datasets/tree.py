@@ -1,8 +1,6 @@
 """Trees of image files: a user's own folder or zip, and Tiny ImageNet. Every file is decoded once."""
 
 import io
-import struct
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,14 +12,12 @@ from dream_core.datasets.files import Files, FolderFiles, ZipFiles
 from dream_core.datasets.store import LabeledImages, from_counts
 from dream_core.errors import DatasetInvalid
 from dream_core.inventory import TREE_EXPECTED
+from dream_core.pictures import FORMATS, SUFFIXES, UNREADABLE, upright_rgb
 
 Listing = dict[str, list[str]]
 """Class name -> names of its files, both sorted."""
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_FORMATS = ("PNG", "JPEG", "WEBP")
 _MAX_PIXELS = 2**26
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 def load_folder(path: Path, image_size: int) -> tuple[LabeledImages, LabeledImages, tuple[str, ...]]:
@@ -81,7 +77,7 @@ def _list_split(files: Files, split: str) -> Listing:
     for name in names:
         if name.count("/") != 2:
             raise DatasetInvalid(f"{files.where}: {name} lies where no image belongs; expected {TREE_EXPECTED}")
-        if not name.lower().endswith(_SUFFIXES):
+        if not name.lower().endswith(tuple(SUFFIXES)):
             raise DatasetInvalid(f"{files.where}: {name} is not named as a PNG, JPEG or WEBP; convert or remove it")
     listing = _group(names)
     empty = set(files.folders(split)) - listing.keys()
@@ -110,24 +106,16 @@ def decode(files: Files, listing: Listing, size: int) -> LabeledImages:
     for position, name in enumerate(names):  # threads were measured: Python's lock makes them slower
         try:
             block[position] = to_pixels(files.read(name), size).transpose(2, 0, 1)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise DatasetInvalid(f"{files.where}: {name} is not a readable PNG, JPEG or WEBP: {error}") from error
     return from_counts(images, [len(of_class) for of_class in listing.values()])
 
 
 def to_pixels(data: bytes, size: int) -> np.ndarray:
     """One encoded image as uint8 [size, size, 3]: upright by its EXIF, RGB, antialiased, centred."""
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         if opened.width * opened.height > _MAX_PIXELS:
             raise ValueError(f"{opened.width} x {opened.height} pixels are too many")
         opened.draft(None, (2 * size, 2 * size))  # lets JPEG skip detail that the resize would throw away
-        image = _to_rgb(ImageOps.exif_transpose(opened))
+        image = upright_rgb(opened)
     return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits of grey, which `convert` would clip at 255
-        image = Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).astype(np.uint8))
-    if image.mode == "P":  # transparency in a palette is only understood on the way to RGBA
-        image = image.convert("RGBA")
-    return image.convert("RGB")

@@ -30,6 +30,7 @@ __all__ = [
     "check_fits",
     "convnet_depth",
     "is_published",
+    "lengthened",
     "make_recipe",
     "own_recipe",
     "read_recipe",
@@ -99,6 +100,24 @@ def make_recipe(
         raise InvalidRecipe([_problem(details["loc"], details["msg"]) for details in error.errors()]) from None
     check_fits(recipe, facts.smallest_class if facts else None)
     return recipe
+
+
+def lengthened(recipe: Recipe, more: int) -> Recipe:
+    """The recipe of a run that goes on from the end of this one for `more` of the method's own iterations: of fresh
+    networks (`outer_iterations`) in the matching family, else of `iterations`.
+
+    Its result has the same bytes as that of so many iterations from the start. Raises InvalidRecipe for methods whose
+    runs cannot go on, and for what is too many.
+    """
+    field = recipe.length_field
+    if field is None:
+        raise InvalidRecipe([("method", f"{recipe.method} cannot go on: {recipe.final_because} in a new job")])
+    if more < 1:
+        raise InvalidRecipe([(f"params.{field}", f"cannot grow by {more}; give 1 or more")])
+    try:
+        return type(recipe).model_validate(recipe.model_dump() | {field: getattr(recipe, field) + more})
+    except ValidationError as error:
+        raise InvalidRecipe([_problem(details["loc"], details["msg"]) for details in error.errors()]) from None
 
 
 def own_recipe(recipe: Recipe) -> Recipe:

@@ -1,6 +1,6 @@
 """Coresets: real images, chosen and not learned. What a distilled set is to be better than."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from dream_core.recipes.choice import Choice
 from dream_core.recipes.protocols import idc_protocol
@@ -9,6 +9,8 @@ from dream_core.recipes.schema import ClusteringRecipe, Count, NotNegative, Posi
 
 class CoresetRecipe(ClusteringRecipe, frozen=True):
     """Choose `ipc` real images of each class, in the features of a network."""
+
+    final_because: ClassVar[str] = "its images are chosen once, not learned; set another seed"
 
     method: Literal["random", "herding", "k-center", "kmeans"]
     pretrain_epochs: Count = 0

@@ -1,6 +1,6 @@
 """The matching family, DC, DSA, DM, IDC, DREAM and DREAM+: its hyperparameters and the published values."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,8 @@ class MatchingRecipe(ClusteringRecipe, frozen=True):
 
     The defaults are IDC's.
     """
+
+    length_field: ClassVar[str | None] = "outer_iterations"
 
     method: Literal["dc", "dsa", "dm", "idc", "dream", "dream+"]
     base: Base = "idc"

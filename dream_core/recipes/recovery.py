@@ -1,6 +1,6 @@
 """SRe2L: its hyperparameters and the published values."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,8 @@ from dream_core.recipes.schema import Count, NotNegative, Positive, Probability,
 
 class RecoveryRecipe(Recipe, frozen=True):
     """Train a teacher, recover images from its batch statistics, have it label many views of them."""
+
+    final_because: ClassVar[str] = "the learning rate of its images falls to 0 over `iterations`; set more of them"
 
     method: Literal["sre2l"]
 

@@ -1,6 +1,6 @@
 """`Recipe` and `EvaluationRecipe`: what every method has in common, validated. Each family adds its own fields."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -92,6 +92,11 @@ class EvaluationRecipe(Values, frozen=True):
 
 class Recipe(Values, frozen=True):
     """A distillation, completely: dataset, network, and in the family's own class what the method does with them."""
+
+    length_field: ClassVar[str | None] = None
+    """The field that says how long a run goes on, where a longer run begins as a shorter one does."""
+    final_because: ClassVar[str] = ""
+    """Where there is no such field: why a run that is over cannot go on."""
 
     method: str
     dataset: str

@@ -1,6 +1,6 @@
 """MTT: its hyperparameters and the published values."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,8 @@ from dream_core.recipes.schema import Augmentations, NotNegative, Positive, Prob
 
 class TrajectoryRecipe(Recipe, frozen=True):
     """Learn images on which a network walks the way that experts walked on real ones."""
+
+    length_field: ClassVar[str | None] = "iterations"
 
     method: Literal["mtt"]
     zca: bool = False

@@ -1,7 +1,7 @@
 """DD: its hyperparameters and the published values."""
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from dream_core.recipes.choice import Choice
 from dream_core.recipes.schema import Positive, Probability, Rate, Recipe
@@ -9,6 +9,8 @@ from dream_core.recipes.schema import Positive, Probability, Rate, Recipe
 
 class UnrolledRecipe(Recipe, frozen=True):
     """Learn images and step sizes: a fresh network that takes these very steps should do well on real images."""
+
+    length_field: ClassVar[str | None] = "iterations"
 
     method: Literal["dd"]
     initialization: Literal["xavier", "default"] = "xavier"

@@ -21,7 +21,7 @@ from jobs.repository.commands import (
     request_pause,
     resume,
 )
-from jobs.repository.reading import Filters, ahead_of, get_job, list_events, list_jobs
+from jobs.repository.reading import Filters, Standing, ahead_of, get_job, get_standing, list_events, list_jobs
 from jobs.repository.ringing import RING_BATCH, due_for_ringing, not_rung, nothing_rung
 from jobs.repository.submission import create_job
 from jobs.repository.transition import utcnow
@@ -32,6 +32,7 @@ __all__ = [
     "NotOver",
     "NotQueued",
     "StaleVersion",
+    "Standing",
     "ahead_of",
     "amend",
     "append_events",
@@ -42,6 +43,7 @@ __all__ = [
     "due_for_ringing",
     "expire_leases",
     "get_job",
+    "get_standing",
     "held_status",
     "list_events",
     "list_jobs",

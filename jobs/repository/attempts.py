@@ -136,6 +136,7 @@ def settle(
     error: Mapping[str, Any] | None = None,
     result_summary: Mapping[str, Any] | None = None,
     partial: bool = False,
+    artifact_bytes: int | None = None,
     retention_days: float | None = None,
 ) -> Status | None:
     """End the attempt with what came of it, and return what the job is now. None: fenced out.
@@ -151,6 +152,7 @@ def settle(
         outcome, reason, error = Status.CANCELLED, "user", None
         result_summary = result_summary if partial else None
     values: dict[str, Any] = {"error": dict(error) if error else None, "partial": partial}
+    values["artifact_bytes"] = artifact_bytes
     if result_summary:
         accuracy = result_summary.get("accuracy") or {}
         values |= {"result_summary": dict(result_summary), "accuracy": accuracy.get("mean")}

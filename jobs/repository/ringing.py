@@ -15,21 +15,21 @@ RING_BATCH = 100
 
 
 def due_for_ringing(session: Session, again_after_s: float) -> list[str]:
-    """Queued jobs that no worker has been told of, or not for `again_after_s`, oldest first, at most RING_BATCH.
+    """Queued jobs that no worker has been told of, the oldest first, then those of which none has for `again_after_s`.
 
-    They count as rung for from now on; say `not_rung` of those for which that failed.
+    At most RING_BATCH. They count as rung for from now on; say `not_rung` of those for which that failed.
     """
     now = utcnow()
-    unheard = Job.rung_at.is_(None) | (Job.rung_at < now - timedelta(seconds=again_after_s))
-    due = (
+    waiting = (
         select(Job.id)
-        .where(Job.status == Status.QUEUED, Job.run_after <= now, unheard)
+        .where(Job.status == Status.QUEUED, Job.run_after <= now)
         .where(Job.queue.not_in(select(PausedQueue.name)))
-        .order_by(Job.queued_at)
-        .limit(RING_BATCH)
+        .order_by(Job.rung_at, Job.queued_at)
         .with_for_update(skip_locked=True)
     )
-    ids = list(session.scalars(due))
+    unheard, heard_long_ago = Job.rung_at.is_(None), Job.rung_at < now - timedelta(seconds=again_after_s)
+    ids = list(session.scalars(waiting.where(unheard).limit(RING_BATCH)))  # one after the other, along the index
+    ids += session.scalars(waiting.where(heard_long_ago).limit(RING_BATCH - len(ids)))
     if ids:
         session.execute(_where_queued(ids).values(rung_at=now))
     return ids

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
+from jobs import outbox
 from jobs.lifecycle import HELD, TERMINAL, Status, check
 from jobs.tables import Job, JobEvent
 
@@ -56,7 +57,10 @@ def move(
     now: datetime,
     **values: Any,
 ) -> Job | None:
-    """Change the status of the row that fits, and write the event that goes with it. None if no row fits."""
+    """Change the status of the row that fits, and write the event and the webhooks' messages that go with it.
+
+    None if no row fits.
+    """
     moved = session.scalar(
         update(Job)
         .where(*where)
@@ -66,6 +70,7 @@ def move(
     )
     if moved is not None:
         session.add(state_event(moved, source, now))
+        outbox.enqueue_state(session, moved, now)
         session.flush()
     return moved
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String
+from sqlalchemy import BigInteger, ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from jobs.lifecycle import MAX_LOSSES, Status
@@ -11,6 +11,11 @@ from jobs.tables.base import Base
 
 LOCAL = "local"
 """The owner of what is made where no key is asked for."""
+
+
+def _only_where(condition: str) -> dict[str, Any]:
+    """Options of an index that has few of the rows in it."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 class Job(Base):
@@ -21,10 +26,13 @@ class Job(Base):
         Index("ix_jobs_created_at_id", "created_at", "id"),
         Index("ix_jobs_owner_created_at_id", "owner", "created_at", "id"),
         Index("ix_jobs_status_priority_queued_at", "status", "priority", "queued_at"),
-        Index("ix_jobs_status_lease_until", "status", "lease_until"),
-        Index("ix_jobs_owner_status", "owner", "status"),
+        Index("ix_jobs_status_created_at_id", "status", "created_at", "id"),
+        Index("ix_jobs_status_rung_at_queued_at", "status", "rung_at", "queued_at"),
+        Index("ix_jobs_owner_status_created_at_id", "owner", "status", "created_at", "id"),
         Index("ix_jobs_dataset_ipc_protocol_hash_accuracy", "dataset", "ipc", "protocol_hash", "accuracy"),
         Index("ix_jobs_finished_at", "finished_at"),
+        Index("ix_jobs_expires_at", "expires_at", **_only_where("purged_at IS NULL")),
+        Index("ix_jobs_deleted_at", "deleted_at", **_only_where("deleted_at IS NOT NULL")),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -47,6 +55,7 @@ class Job(Base):
     accuracy: Mapped[float | None]  # of the summary, in percent, to be sorted by
     protocol_hash: Mapped[str | None] = mapped_column(String(64))
     partial: Mapped[bool] = mapped_column(default=False)  # what was made before it was stopped has been kept
+    artifact_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of all its files together, until they are purged
 
     queue: Mapped[str] = mapped_column(String(64))
     priority: Mapped[int] = mapped_column(default=0)  # the higher the sooner

@@ -8,12 +8,12 @@ from threading import Thread
 
 import httpx2
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import delete
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.app import create_app
+from api.server import Server
 from jobs import repository
 from jobs.artifacts import ArtifactStore, write_manifest
 from jobs.database import migrate
@@ -60,14 +60,16 @@ def serving(settings: Settings, app: FastAPI | None = None) -> Iterator[Service]
     """The API on a free port of the loopback."""
     app = app or create_app(settings)
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, access_log=False))
+    server = Server(app, port=port)
     thread = Thread(target=server.run)
     thread.start()
     while not server.started and thread.is_alive():
         time.sleep(0.005)
-    yield Service(f"http://127.0.0.1:{port}", settings, app.state.sessions, app.state.store)
-    server.should_exit = True
-    thread.join(20)
+    try:
+        yield Service(f"http://127.0.0.1:{port}", settings, app.state.sessions, app.state.store)
+    finally:
+        server.should_exit = True
+        thread.join(20)
 
 
 @pytest.fixture(scope="module")

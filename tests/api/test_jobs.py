@@ -12,6 +12,7 @@ from jobs.lifecycle import Status
 from jobs.queue import QUEUE, Bell
 from jobs.settings import Settings
 from tests.api.conftest import problem, serving
+from tests.fixtures.cluster import until
 
 GOOD = {"dataset": "digits", "method": "dream", "ipc": 1}
 
@@ -40,7 +41,7 @@ def test_submit(http, redis_url):
     assert job["timestamps"]["created_at"].endswith("Z")
     assert (job["attempt"], job["retries_left"], job["version"], job["error"]) == (0, 2, 1, None)
     with redis.Redis.from_url(redis_url) as client:
-        assert client.llen(QUEUE) == 1
+        assert client.brpop([QUEUE], timeout=5)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_submit_without_a_broker(settings, dead_redis_url, redis_url):
         assert response.status_code == 202
         assert response.elapsed.total_seconds() < 1.5
         job_id = response.json()["id"]
-        assert tick(service.sessions, Bell(redis_url)).rung == [job_id]
+        until(lambda: tick(service.sessions, Bell(redis_url)).rung == [job_id], "it is rung for again")
 
 
 def test_poll_with_etag(http, submit, service):

@@ -10,7 +10,7 @@ from api.app import create_app
 from jobs import repository
 from jobs.lifecycle import Status
 from jobs.settings import Settings
-from jobs.tables import AuditEntry, Job
+from jobs.tables import AuditEntry
 from tests.api.conftest import problem, serving
 
 BODY = {"spec": {"dataset": "digits", "method": "dream", "ipc": 1}}
@@ -231,13 +231,3 @@ def test_no_more_jobs_wait_than_may(settings):
         refused = client.post("/v1/jobs", json=BODY)
         problem(refused, 429, "QUOTA_EXCEEDED")
         assert refused.headers["retry-after"]
-
-
-def test_the_time_that_jobs_may_run_in_a_day(http, submit, service, settings):
-    job = submit()
-    finish(service, job)
-    with service.sessions.begin() as session:
-        session.get(Job, job).run_seconds = 5000.0
-    strict = settings.model_copy(update={"run_seconds_per_day": 4000})
-    with serving(strict, create_app(strict)) as other, httpx2.Client(base_url=other.url) as client:
-        assert "4000 s" in problem(client.post("/v1/jobs", json=BODY), 429, "QUOTA_EXCEEDED")["detail"]

@@ -126,7 +126,7 @@ def test_methods_datasets_and_health(client):
     methods = {method["name"]: method for method in client.methods()}
     assert methods.keys() >= {"idc", "dream", "dream+", "k-center"}
     assert [client.method(name) for name in methods] == list(methods.values())
-    datasets = {dataset["name"]: dataset for dataset in client.datasets()}
+    datasets = {dataset["name"]: dataset for dataset in client.datasets.builtin()}
     assert datasets["digits"]["available"]
     assert datasets["mnist"]["advice"]
     assert client.health()["status"] == "ready"

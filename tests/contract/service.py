@@ -18,7 +18,7 @@ def stocked(settings: Settings) -> Iterator[tuple[Service, list[str]]]:
     """The running service and the ids of its jobs."""
     with serving(settings) as service, httpx2.Client(base_url=service.url) as http:
         ids = [_submit(http) for _ in range(8)]
-        queued, running, cancelling, pausing, paused, cancelled, failed, succeeded = ids
+        _, running, cancelling, pausing, paused, cancelled, failed, succeeded = ids
         for job_id in (running, cancelling, pausing):
             service.claim(job_id)
         http.post(f"/v1/jobs/{cancelling}/cancel")

@@ -12,7 +12,7 @@ from PIL import Image
 from dream_core.datasets import files, load_dataset
 from dream_core.datasets.store import channel_statistics
 from dream_core.datasets.tree import to_pixels
-from dream_core.errors import DatasetInvalid, DatasetMissing
+from dream_core.errors import DatasetInvalid, DatasetMissing, InvalidRecipe
 from dream_core.inventory import find
 from tests.dream_core.dataset_files import encode, random_images, tree_files, write_tree, write_zip
 
@@ -50,6 +50,18 @@ def test_absolute_path(tmp_path):
     root = write_tree(tmp_path / "mine", tree_files(size=32))
     dataset = load_dataset(f"folder:{root}", tmp_path / "elsewhere")
     assert dataset.train.images.shape[1:] == (3, 32, 32)
+
+
+def test_an_uploaded_dataset_is_a_folder_of_its_own_name(tmp_path):
+    folder = load_tree(tmp_path, tree_files())
+    uploaded = load_dataset("upload:mine", tmp_path, image_size=8)
+    assert (uploaded.name, uploaded.fingerprint) == ("upload:mine", folder.fingerprint)
+
+
+@pytest.mark.parametrize("name", ["", "../mine", "a/b", "Mine", ".mine", "/mine", "mine\n", "m" * 65])
+def test_names_that_no_upload_has(tmp_path, name):
+    with pytest.raises(InvalidRecipe, match="upload:NAME"):
+        find(f"upload:{name}", tmp_path)
 
 
 @pytest.mark.parametrize("prefix", ["", "my images/"])

@@ -4,17 +4,19 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from dream_core import loader
 from dream_core.catalog import METHODS
-from dream_core.formats import Result, gallery, write_result
+from dream_core.formats import Result, gallery, preview, read_training_set, write_result
 from dream_core.images import Normalize
 from dream_core.subject import TrainingSet
 from dream_core.synthetic import SyntheticSet
-from tests.dream_core.tiny import MEAN, STD, tiny_dataset, tiny_recipe
+from tests.dream_core.tiny import MEAN, STD, tiny_dataset, tiny_recipe, tiny_recipe_of
 
 PROVENANCE = {"job_id": "job_0", "created_at": "2026-01-01T00:00:00+00:00", "software": {"dream": "0"}}
 FILES = {
@@ -155,6 +157,32 @@ def test_the_same_result_has_the_same_bytes(written, tmp_path):
         assert (tmp_path / name).read_bytes() == (directory / name).read_bytes(), name
 
 
+def test_a_partial_result_says_so_and_loads(tmp_path):
+    result = make_result(evaluation=None, baselines={}, steps_done=7)
+
+    manifest = write_result(result, tmp_path)
+
+    assert (manifest["partial"], manifest["steps_done"]) == (True, 7)
+    assert (manifest["evaluation"], manifest["baselines"]) == ([], {})
+    assert {entry["path"] for entry in manifest["files"]} == FILES.keys() - {"evaluation.json"}
+    images, labels = loader.load(tmp_path)
+    expected, expected_labels = result.synthetic.decoded()
+    assert torch.equal(images, loader.transform(tmp_path)(expected))
+    assert torch.equal(labels, expected_labels)
+    assert torch.equal(read_training_set(tmp_path).images, expected)
+
+
+def test_a_partial_result_without_its_soft_labels_is_to_be_trained_on(tmp_path):
+    """Ended before the teacher had labelled it."""
+    recipe = tiny_recipe_of("sre2l")
+    assert recipe.evaluation.mode == "soft"
+
+    manifest = write_result(make_result(recipe=recipe, evaluation=None, baselines={}, steps_done=3), tmp_path)
+
+    assert manifest["training"]["mode"] == "train"
+    assert read_training_set(tmp_path).soft is None
+
+
 def test_names_are_kept_in_any_script(tmp_path):
     names = ("été", "猫", "a name of " + "many words " * 8)
     result = make_result()
@@ -186,3 +214,52 @@ def test_a_gallery_shows_up_to_ten_of_every_class(tmp_path, classes, ipc, channe
     cell = side * max(1, round(64 / side))
     for shade in (shades[::ipc] * 255).round().int().tolist():
         assert colours[(shade, shade, shade)] >= min(ipc, 10) * cell**2
+
+
+# ---------------------------------------------------------------- previews
+
+
+def shaded(classes, ipc, channels, side):
+    """Each image in a shade of its own, by class and then by number."""
+    shades = torch.linspace(0, 1, classes * ipc)
+    return shades, SyntheticSet(shades.view(-1, 1, 1, 1).repeat(1, channels, side, side), classes, ipc)
+
+
+@pytest.mark.parametrize(
+    ("classes", "ipc", "channels", "side", "cell"),
+    [(10, 1, 1, 8, 64), (10, 10, 3, 32, 64), (3, 11, 3, 28, 56), (2, 50, 1, 28, 56), (100, 10, 3, 32, 32),
+     (200, 50, 3, 64, 32), (10, 10, 3, 256, 64), (1, 1, 3, 28, 616)],
+)  # fmt: skip
+def test_a_preview_has_a_row_for_every_class(classes, ipc, channels, side, cell):
+    shades, synthetic = shaded(classes, ipc, channels, side)
+    rows, columns = min(classes, 20), min(ipc, 10)
+
+    page = preview(synthetic)
+
+    assert page.mode == "RGB"
+    assert page.size == (columns * (cell + 1) - 1, rows * (cell + 1) - 1)
+    assert max(page.size) <= 660
+    for row in range(rows):
+        for column in range(columns):
+            shade = int((shades[row * ipc + column] * 255).round())
+            place = (column * (cell + 1) + cell // 2, row * (cell + 1) + cell // 2)
+            assert page.getpixel(place) == (shade,) * 3
+
+
+def test_a_preview_shows_pixels_as_they_are_published_and_touches_nothing():
+    """Mapped back from the space that they are learned in, each pixel a square of its own."""
+    space = Normalize((0.5,) * 3, (0.25,) * 3)
+    pixels = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    synthetic = SyntheticSet(space(pixels), 2, 1, space=space)
+    before, state = synthetic.images.clone(), torch.get_rng_state()
+
+    page = torch.from_numpy(np.array(preview(synthetic)))
+
+    assert torch.equal(synthetic.images, before)
+    assert torch.equal(torch.get_rng_state(), state)
+    scale = 320 // 8
+    for number, row in enumerate(page.split(321)):
+        shown = row[:320].unflatten(0, (8, scale)).unflatten(2, (8, scale))
+        assert (shown == shown[:, :1, :, :1]).all()
+        expected = (synthetic.pixels()[number].clamp(0, 1) * 255).round().to(torch.uint8)
+        assert torch.equal(shown[:, 0, :, 0].permute(2, 0, 1), expected)

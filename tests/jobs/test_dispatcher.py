@@ -19,14 +19,13 @@ def test_rings_for_what_was_not_rung_for(sessions, redis_url, dead_redis_url):
     assert bell.waiting() == 1
 
 
-def test_rings_again_after_the_broker_has_lost_its_messages(sessions, redis_url, monkeypatch):
-    monkeypatch.setattr("jobs.dispatcher.RING_AGAIN_S", -1)
+def test_rings_again_after_the_broker_has_lost_its_messages(sessions, redis_url):
     job, bell = submit(sessions), Bell(redis_url)
     assert ring_all(sessions, bell, [job.id]) == [job.id]
-    assert tick(sessions, bell).rung == []  # its message still waits for a worker
+    assert tick(sessions, bell, ring_again_s=-1).rung == []  # its message still waits for a worker
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
-    assert tick(sessions, bell).rung == [job.id]
+    assert tick(sessions, bell, ring_again_s=-1).rung == [job.id]
 
 
 def test_a_lost_worker_is_noticed_and_the_job_rung_for(sessions, redis_url):

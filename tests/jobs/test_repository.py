@@ -215,7 +215,7 @@ def test_ringing(sessions):
     call(sessions, repository.not_rung, [first.id])
     assert call(sessions, repository.due_for_ringing, 60) == [first.id]
     assert call(sessions, repository.due_for_ringing, 60) == []
-    assert call(sessions, repository.due_for_ringing, -1) == [first.id, second.id]
+    assert call(sessions, repository.due_for_ringing, -1) == [second.id, first.id]  # the one rung for longest ago
     call(sessions, repository.nothing_rung)
     assert call(sessions, repository.due_for_ringing, 60) == [first.id, second.id]
     claim(sessions, first)

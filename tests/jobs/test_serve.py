@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from client import Client
+from jobs.commands import admin_key
 from jobs.embedded import ServeError, locked
 from jobs.serve import Options, serve
 from tests.fixtures.serving import DREAM, JUDGED, LONG, environment, runner_of, serving, until_gone
@@ -96,12 +97,23 @@ def test_a_part_that_dies_ends_the_whole_and_is_named(tmp_path):
     assert "the worker stopped (SIGKILL)" in (tmp_path / "serve.err").read_text()
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.org", ""])
+@pytest.mark.parametrize("host", ["0.0.0.0", ""])
 def test_other_machines_are_not_let_in_unasked(tmp_path, host):
-    with pytest.raises(ServeError, match="can be reached from other machines") as error:
-        serve(Options(host=host, home=tmp_path), never)
+    with pytest.raises(ServeError, match="can be reached from other machines: every request must carry a key") as error:
+        serve(Options(host=host, port=0, home=tmp_path), never)
 
+    assert f"dream admin-key --home {tmp_path}" in error.value.advice
     assert "--insecure-no-auth" in error.value.advice
+
+
+def test_whoever_comes_from_another_machine_needs_a_key(tmp_path, capsys):
+    admin_key(tmp_path)
+    token = capsys.readouterr().out.strip()
+
+    with serving(tmp_path, "--host", "0.0.0.0") as service:
+        assert httpx2.get(f"{service.url}/v1/jobs", trust_env=False).status_code == 401
+        headers = {"Authorization": f"Bearer {token}"}
+        assert httpx2.get(f"{service.url}/v1/jobs", headers=headers, trust_env=False).status_code == 200
 
 
 def test_a_port_that_is_taken(tmp_path):

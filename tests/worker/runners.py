@@ -1,5 +1,6 @@
 """Jobs for `worker.runner`, and processes that run it. They are forked from one that has imported it: seconds saved."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -7,11 +8,13 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from dream_core.recipes import make_recipe
+from worker.stopping import Stop, tell
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["worker.runner", "sklearn.datasets", "tests.worker.runners"])
@@ -58,6 +61,7 @@ class Work:
         return self.ends(self.start())
 
     def start(self) -> BaseProcess:
+        (self.directory / "stop").unlink(missing_ok=True)  # every attempt has a directory of its own
         process = _forks.Process(target=_run, args=(str(self.directory),), daemon=True)
         process.start()
         return process
@@ -67,15 +71,24 @@ class Work:
         assert process.exitcode is not None, "the runner does not end"
         return process.exitcode
 
-    def interrupt(self, number: signal.Signals, kind: str, count: int = 1) -> int:
+    def interrupt(self, number: signal.Signals, kind: str, count: int = 1, why: Stop | None = None) -> int:
         """Start it, send it a signal once it has told so many events of a kind, and return the exit code."""
+        return self.interrupt_when(number, lambda: len(self.events(kind)) >= count, f"{count} {kind}", why)
+
+    def interrupt_when(
+        self, number: signal.Signals, come: Callable[[], bool], moment: str, why: Stop | None = None
+    ) -> int:
+        """Start it, send it a signal once the moment has come, and return the exit code."""
         process = self.start()
         end = time.monotonic() + WAIT_S
-        while len(self.events(kind)) < count:
-            assert process.is_alive(), f"ended with {process.exitcode} before it told {count} {kind}"
-            assert time.monotonic() < end, f"tells no {kind}"
-            time.sleep(0.002)
-        os.kill(process.pid, number)
+        while not come():
+            assert process.is_alive(), f"ended with {process.exitcode} before {moment}"
+            assert time.monotonic() < end, f"no {moment}"
+            time.sleep(0.001)
+        if why:
+            tell(self.directory, why)
+        with contextlib.suppress(ProcessLookupError):  # the moment was its last
+            os.kill(process.pid, number)
         return self.ends(process)
 
 

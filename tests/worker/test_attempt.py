@@ -4,9 +4,11 @@ from threading import Event
 
 from jobs.database import make_engine, make_sessions
 from tests.worker.conftest import RUNNER
-from worker.attempt import Attempt, Ending, Stop
+from worker.attempt import Attempt, Ending
+from worker.joblog import JobLog
 from worker.process import Child
 from worker.relay import Relay
+from worker.stopping import Stop
 
 
 def test_a_database_that_stays_away_ends_the_attempt_at_a_checkpoint(settings, tmp_path):
@@ -15,10 +17,12 @@ def test_a_database_that_stays_away_ends_the_attempt_at_a_checkpoint(settings, t
     (tmp_path / "job.json").write_text(json.dumps(order))
     engine = make_engine("postgresql://nobody@127.0.0.1:1/nothing")
     child = Child([sys.executable, str(RUNNER), "wait"], tmp_path)
-    relay = Relay(tmp_path / "events.jsonl", make_sessions(engine), "job_0", 1)
+    relay = Relay(tmp_path / "events.jsonl", make_sessions(engine), "job_0", 1, settings)
+    job_log = JobLog(child.log_path, "job_0", settings)
 
-    ending = Attempt("job_0", 1, None, child, relay, make_sessions(engine), settings, Event()).watch()
+    ending = Attempt("job_0", 1, None, child, relay, job_log, make_sessions(engine), settings, Event()).watch()
 
     assert ending == Ending(75, Stop.LEASE_LOST)
     assert (tmp_path / "state").read_text() == "saved"
+    assert (tmp_path / "stop").read_text() == "lease_lost"
     engine.dispose()

@@ -1,12 +1,15 @@
 import errno
+import json
 
 import pytest
 import torch
 
-from tests.dream_core.tiny import tiny_recipe
-from worker.checkpoint import CheckpointStore, identity
+from dream_core.errors import DreamError
+from jobs.checkpoints import list_checkpoints
+from tests.dream_core.tiny import tiny_recipe, tiny_recipe_of
+from worker.checkpoint import Checkpoint, CheckpointStore, identity
 
-IDENTITY = "0123456789abcdef"
+RECIPE = tiny_recipe(outer_iterations=100)
 
 
 def state(step, size=64):
@@ -14,13 +17,27 @@ def state(step, size=64):
 
 
 @pytest.fixture
-def store(tmp_path):
-    return CheckpointStore(tmp_path / "checkpoints", IDENTITY)
+def warnings():
+    return []
 
 
-def save(store, *steps):
+@pytest.fixture
+def store_of(tmp_path, warnings):
+    def store_of(recipe=RECIPE, fingerprint="data", directory=tmp_path / "checkpoints"):
+        return CheckpointStore(directory, recipe, fingerprint, lambda code, message: warnings.append((code, message)))
+
+    return store_of
+
+
+@pytest.fixture
+def store(store_of):
+    return store_of()
+
+
+def save(store, *steps, seconds=0.5, size=64, tensors=None):
     for step in steps:
-        store.save(step, step / 2, state(step))
+        written = store.save(Checkpoint(step, seconds, tensors or state(step, size)), "distilling", step / 4)
+    return written
 
 
 def damage_newest(store, how):
@@ -34,10 +51,10 @@ def names(store):
 
 
 def test_what_is_saved_comes_back(store):
-    size = store.save(7, 1.25, state(7))
+    size = save(store, 7, seconds=1.25)
 
     found = store.latest()
-    assert (found.step, found.seconds, found.identity) == (7, 1.25, IDENTITY)
+    assert (found.step, found.seconds) == (7, 1.25)
     assert found.tensors.keys() == state(7).keys()
     assert all(torch.equal(found.tensors[name], value) for name, value in state(7).items())
     assert found.tensors["images"].dtype == torch.float32
@@ -47,7 +64,7 @@ def test_what_is_saved_comes_back(store):
 def test_a_view_is_saved_by_its_values(store):
     whole = torch.arange(12.0).view(3, 4)
 
-    store.save(1, 0, {"column": whole[:, 1], "turned": whole.T})
+    save(store, 1, tensors={"column": whole[:, 1], "turned": whole.T})
 
     assert store.latest().tensors["column"].tolist() == [1, 5, 9]
     assert torch.equal(store.latest().tensors["turned"], whole.T)
@@ -70,15 +87,15 @@ def test_the_latest_two_are_kept(store):
 def test_a_step_can_be_saved_again(store):
     save(store, 5)
 
-    store.save(5, 99, state(6))
+    save(store, 5, seconds=99, tensors=state(6))
 
     assert (store.latest().seconds, store.latest().tensors["step"].item()) == (99, 6)
     assert len(names(store)) == 1
 
 
-def test_those_of_another_run_are_passed_over_and_left_alone(store):
+def test_those_of_another_run_are_passed_over_and_left_alone(store, store_of):
     save(store, 100, 200)
-    other = CheckpointStore(store.directory, "f" * 16)
+    other = store_of(fingerprint="other data")
     assert other.latest() is None
 
     save(other, 1, 2, 3)
@@ -87,9 +104,9 @@ def test_those_of_another_run_are_passed_over_and_left_alone(store):
     assert store.latest().step == 200
 
 
-def test_one_that_was_moved_to_another_run_is_refused(store):
+def test_one_that_was_moved_to_another_run_is_refused(store, store_of):
     save(store, 5)
-    other = CheckpointStore(store.directory, "f" * 16)
+    other = store_of(fingerprint="other data")
     (path,) = store.directory.iterdir()
     path.rename(path.with_name(path.name.replace(store.identity, other.identity)))
 
@@ -120,14 +137,55 @@ def test_a_run_is_its_recipe_and_its_data():
     ids=["truncated", "empty", "garbage", "other JSON", "gone"],
 )
 @pytest.mark.parametrize("name", ["state.json", "state.safetensors"])
-def test_a_damaged_one_gives_way_to_the_one_before(store, name, how):
+def test_a_damaged_one_gives_way_to_the_one_before(store, warnings, name, how):
     save(store, 5, 10)
     damage_newest(store, lambda path: how(path) if path.name == name else None)
 
     assert store.latest().step == 5
+    ((code, message),) = warnings
+    assert code == "CHECKPOINT_DAMAGED"
+    assert "00000010" in message
+    assert str(store.directory) not in message
 
     save(store, 10)  # as the resumed run does when it gets there
     assert store.latest().step == 10
+
+
+@pytest.mark.parametrize("place", [-1, -100, 100])
+def test_a_single_flipped_bit_is_found(store, warnings, place):
+    save(store, 5, 10)
+
+    def flip(path):
+        content = bytearray(path.read_bytes())
+        content[place] ^= 1
+        path.write_bytes(content)
+
+    damage_newest(store, lambda path: flip(path) if path.suffix == ".safetensors" else None)
+
+    assert store.latest().step == 5
+    assert "checksum" in warnings[0][1]
+
+
+def test_a_list_shows_them_without_reading_the_tensors(store):
+    size = save(store, 5, 10)
+    (store.directory / ".half.tmp").mkdir()
+
+    found = list_checkpoints(store.directory)
+
+    assert [(facts.step, facts.total, facts.phase, facts.loss) for facts in found] == [
+        (5, RECIPE.steps, "distilling", 1.25), (10, RECIPE.steps, "distilling", 2.5)
+    ]  # fmt: skip
+    assert found[1].bytes == size
+    assert found[1].created_at.tzinfo is not None
+
+
+def test_a_loss_that_is_no_number_is_none(store):
+    """JSON has neither NaN nor infinity."""
+    store.save(Checkpoint(1, 0.0, state(1)), None, float("nan"))
+
+    (path,) = store.directory.glob("*/state.json")
+    about = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert (about["loss"], about["phase"]) == (None, None)
 
 
 def test_what_a_killed_write_left_is_neither_read_nor_in_the_way(store):
@@ -144,13 +202,13 @@ def test_what_a_killed_write_left_is_neither_read_nor_in_the_way(store):
     assert not [name for name in names(store) if name.startswith(".")]
 
 
-def test_a_full_disk_is_said_and_leaves_the_earlier_ones(small_disk):
-    store = CheckpointStore(small_disk(256 * 1024) / "checkpoints", IDENTITY)
+def test_a_full_disk_is_said_and_leaves_the_earlier_ones(small_disk, store_of):
+    store = store_of(directory=small_disk(256 * 1024) / "checkpoints")
     save(store, 5)
     before = names(store)
 
     with pytest.raises(OSError, match="No space left") as error:
-        store.save(10, 0, state(10, size=100_000))
+        save(store, 10, size=100_000)
 
     assert error.value.errno == errno.ENOSPC
     assert names(store) == before
@@ -159,6 +217,67 @@ def test_a_full_disk_is_said_and_leaves_the_earlier_ones(small_disk):
     assert store.latest().step == 11
 
 
-def test_a_file_beside_belongs_to_the_run(store):
+def test_a_file_beside_belongs_to_the_run(store, store_of):
     assert store.beside("scores.json").parent == store.directory
-    assert store.beside("scores.json") != CheckpointStore(store.directory, "f" * 16).beside("scores.json")
+    assert store.beside("scores.json") != store_of(fingerprint="other data").beside("scores.json")
+
+
+# ---------------------------------------------------------------- another run's
+
+
+def changed(**values):
+    return tiny_recipe(**({"outer_iterations": 100} | values))
+
+
+@pytest.fixture
+def theirs(store):
+    """The checkpoint of another run, at step 10 of 300."""
+    save(store, 10)
+    (directory,) = store.directory.iterdir()
+    return directory
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [RECIPE, changed(outer_iterations=200), changed(outer_iterations=4), changed(evaluation={"epochs": 9})],
+    ids=["the same", "longer", "shorter, but not over", "judged otherwise"],
+)
+def test_another_run_goes_on_from_it(store_of, theirs, tmp_path, recipe):
+    store = store_of(recipe, directory=tmp_path / "own")
+    assert store.latest() is None
+
+    taken = store.taken_over(theirs)
+
+    assert (taken.step, taken.seconds) == (10, 0.5)
+    assert torch.equal(taken.tensors["images"], state(10)["images"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "fingerprint", "told"),
+    [
+        (changed(lr_img=0.07), "data", "lr_img was 0.05 and is 0.07"),
+        (changed(seed=4), "data", "seed was 3 and is 4"),
+        (changed(inner_iterations=4), "data", "inner_iterations was 3 and is 4"),
+        (tiny_recipe_of("dd"), "data", "method was 'dream' and is 'dd'"),
+        (RECIPE, "other data", "images of the dataset"),
+        (changed(outer_iterations=3), "data", "it had done 10 steps, and this job has only 9"),
+    ],
+)
+def test_what_differs_is_said_where_it_does_not_fit(store_of, theirs, tmp_path, recipe, fingerprint, told):
+    store = store_of(recipe, fingerprint, tmp_path / "own")
+
+    with pytest.raises(DreamError) as caught:
+        store.taken_over(theirs)
+
+    assert told in str(caught.value)
+    assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["state.json", "state.safetensors"])
+def test_one_that_is_damaged_or_gone_cannot_be_gone_on_from(store, theirs, tmp_path, name):
+    (theirs / name).write_bytes(b"\xff" * 40)
+
+    for directory in (theirs, tmp_path / "gone"):
+        with pytest.raises(DreamError, match="cannot be used") as caught:
+            store.taken_over(directory)
+        assert str(tmp_path) not in str(caught.value)

@@ -9,8 +9,10 @@ from safetensors.torch import load_file
 
 from dream_core.catalog import METHODS
 from dream_core.formats import read_training_set
+from dream_core.recipes import lengthened, read_recipe
 from tests.fixtures.methods import PARAMS, judged
 from tests.worker.runners import job
+from worker.stopping import Stop
 
 DONE, FAILED, STOPPED = 0, 70, 75
 # what each family leaves beside the files that all have
@@ -27,15 +29,18 @@ def files_of(work):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_stopped_and_resumed_it_ends_in_the_same_bytes(method, tmp_path):
+def test_paused_and_resumed_it_ends_in_the_same_bytes(method, tmp_path):
+    """Whether pictures are drawn of it or not."""
     undisturbed = run(tmp_path / "undisturbed", method)
     assert undisturbed.run() == DONE
-    work = run(tmp_path / "stopped", method, checkpoint_interval_s=0)
+    work = run(tmp_path / "stopped", method, checkpoint_interval_s=0, previews=str(tmp_path / "previews"))
 
-    assert work.interrupt(signal.SIGTERM, "checkpoint", 2 if METHODS[method].family != "coresets" else 1) == STOPPED
+    count = 2 if METHODS[method].family != "coresets" else 1
+    assert work.interrupt(signal.SIGTERM, "checkpoint", count, Stop.PAUSE) == STOPPED
     assert not work.output.exists()
     assert work.run() == DONE
 
+    assert work.events("preview")
     assert any("resumed at step" in event["message"] for event in work.events("log"))
     assert files_of(work) == files_of(undisturbed)
     assert work.result["accuracy"] == undisturbed.result["accuracy"]
@@ -50,6 +55,30 @@ def test_stopped_and_resumed_it_ends_in_the_same_bytes(method, tmp_path):
     expected += ["relabelling"] if method == "sre2l" else []
     assert [phase for phase in phases if phase not in ("loading", "evaluating", "publishing")] == expected
     assert undisturbed.result["baselines"]["random"]["n"] == 2
+
+
+LONGER = {"dream": {"outer_iterations": 1}, "mtt": {"iterations": 15}, "dd": {"iterations": 15}}
+
+
+@pytest.mark.parametrize("method", LONGER)
+def test_a_job_that_goes_on_from_another_ends_in_the_bytes_of_one_that_was_as_long_from_the_start(method, tmp_path):
+    def run(name, params=LONGER[method], **fields):
+        little = {"repeats": 1, "baselines": False, "tests": 1, "ceiling": "none", "width": 8}
+        little |= {} if method == "dd" else {"epochs": 1}
+        return job(tmp_path / name, method=method, params=PARAMS[method] | params, evaluation=little, **fields)
+
+    first = run("first")
+    assert first.run() == DONE
+    longer = lengthened(read_recipe(json.loads((first.output / "recipe.json").read_text())), 1)
+    whole = {longer.length_field: getattr(longer, longer.length_field)}
+    start_from = str(max(first.checkpoints.glob("ckpt-*")))
+    second, at_once = run("second", whole, start_from=start_from), run("at once", whole)
+
+    assert (second.run(), at_once.run()) == (DONE, DONE)
+
+    assert "another job" in second.events("log")[0]["message"]
+    assert files_of(second) == files_of(at_once)
+    assert files_of(second) != files_of(first)
 
 
 def test_experts_are_shared_by_jobs_and_forgotten_with_the_cache(tmp_path):

@@ -7,11 +7,11 @@ EVENT = b'{"type": "log", "created_at": "2026-11-22T12:00:00+00:00", "data": {"m
 
 
 @pytest.fixture
-def relay(sessions, submit, tmp_path):
+def relay(sessions, submit, settings, tmp_path):
     job_id = submit()
     with sessions.begin() as session:
         attempt = repository.claim(session, job_id, "a worker", 60).attempt
-    relay = Relay(tmp_path / "events.jsonl", sessions, job_id, attempt)
+    relay = Relay(tmp_path / "events.jsonl", sessions, job_id, attempt, settings)
     relay.job_id = job_id
     return relay
 

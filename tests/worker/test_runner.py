@@ -1,15 +1,22 @@
 import hashlib
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from dream_core import loader
+from dream_core.formats import read_training_set
 from dream_core.recipes import make_recipe
 from tests.dream_core.dataset_files import tree_files, write_tree
 from tests.worker.runners import job
 from worker import pipeline
+from worker.stopping import Stop
 
 DONE, USER_ERROR, FAILED, IO_ERROR, STOPPED = 0, 64, 70, 74, 75
 # long enough to be interrupted in every phase
@@ -32,7 +39,8 @@ def undisturbed(tmp_path_factory):
     work = job(tmp_path_factory.mktemp("undisturbed") / "a näme", **LONGER)
     command = [sys.executable, "-m", "worker.runner", str(work.directory)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (DONE, "", "")
+    assert (done.returncode, done.stdout) == (DONE, "")
+    (work.directory / "said").write_text(done.stderr)
     return work
 
 
@@ -57,12 +65,29 @@ def test_a_run_tells_how_it_goes(undisturbed):
     distilling = [event for event in undisturbed.events("metric") if "loss" in event]
     assert (distilling[0]["step"], distilling[-1]["step"], distilling[-1]["total"]) == (1, STEPS, STEPS)
     assert distilling[-1]["eta_s"] == 0
-    assert [event["step"] for event in undisturbed.events("checkpoint")] == [STEPS]
+    (saved,) = undisturbed.events("checkpoint")
+    assert (saved["step"], saved["total"], saved["phase"], saved["loss"]) == (
+        STEPS, STEPS, "distilling", distilling[-1]["loss"]
+    )  # fmt: skip
+    assert saved["bytes"] > 1000
     judged = [(event["subject"], event["run"]) for event in undisturbed.events("evaluation")]
     assert judged == [(subject, run) for subject in ("synthetic", "random") for run in (1, 2, 3)]
     assert undisturbed.events("warning") == []
     last = evaluating(undisturbed)[-1]
     assert (last["step"], last["total"]) == (2 * REPEATS * EPOCHS,) * 2
+
+
+def test_a_run_says_how_it_goes(undisturbed):
+    """On stderr, where the supervisor takes it up for the job's log."""
+    lines = (undisturbed.directory / "said").read_text().splitlines()
+
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \S.*", line) for line in lines)
+    said = [line.partition(" ")[2] for line in lines]
+    assert [line for line in said if " " not in line] == ["loading", "distilling", "evaluating", "publishing"]
+    assert re.fullmatch(rf"step 1 of {STEPS}: loss \S+(, about \d+ \w+ to go)?", said[2])
+    assert any(re.fullmatch(rf"step {STEPS} of {STEPS}: loss \S+", line) for line in said)
+    assert any(re.fullmatch(rf"checkpoint at step {STEPS} of {STEPS}: \d+ kB in \d+\.\d\d s", line) for line in said)
+    assert any(re.fullmatch(r"random, network 3 of 3: \d+\.\d\d %", line) for line in said)
 
 
 def test_random_real_images_are_drawn_anew_for_every_network(undisturbed):
@@ -115,12 +140,144 @@ def test_killed_it_goes_on_from_its_checkpoint_and_ends_in_the_same_bytes(undist
     assert work.files(*SAME) == undisturbed.files(*SAME)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_interrupted_while_a_checkpoint_is_written_it_ends_in_the_same_bytes(undisturbed, tmp_path, number):
+    work = job(tmp_path, checkpoint_interval_s=0, **LONGER)
+
+    code = work.interrupt_when(
+        number, lambda: any(work.checkpoints.glob(".ckpt-*.tmp/state.safetensors")), "a checkpoint is written"
+    )
+
+    assert code == (STOPPED if number is signal.SIGTERM else -number)
+    assert work.run() == DONE
+    assert work.events("warning") == []
+    assert not any(work.checkpoints.glob(".*"))
+    assert work.files(*SAME) == undisturbed.files(*SAME)
+
+
+def test_asked_to_stop_while_it_publishes_it_publishes(undisturbed, tmp_path):
+    work = job(tmp_path, **LONGER)
+
+    code = work.interrupt_when(
+        signal.SIGTERM, (work.output / "synthetic.safetensors").exists, "publishing", Stop.CANCEL
+    )
+
+    assert code == DONE
+    assert work.files(*SAME) == undisturbed.files(*SAME)
+    assert "partial" not in work.result
+    assert "partial" not in json.loads((work.output / "manifest.json").read_text())
+
+
+def test_killed_while_it_publishes_the_next_attempt_does(undisturbed, tmp_path):
+    work = job(tmp_path, **LONGER)
+
+    work.interrupt_when(signal.SIGKILL, (work.output / "synthetic.safetensors").exists, "publishing")
+
+    assert work.run() == DONE
+    assert work.files(*SAME) == undisturbed.files(*SAME)
+
+
 def test_asked_to_stop_before_it_has_begun_it_stops_at_the_first_step(tmp_path):
     work = job(tmp_path, **LONGER)
 
     assert work.interrupt(signal.SIGTERM, "phase") == STOPPED
 
     assert work.events("checkpoint")[0]["step"] <= 2
+
+
+# ---------------------------------------------------------------- ended for good: partial results
+
+
+@pytest.mark.parametrize("why", [Stop.CANCEL, Stop.TIMEOUT])
+def test_cancelled_while_distilling_it_leaves_what_there_is(tmp_path, why):
+    work = job(tmp_path, **LONGER)
+
+    assert work.interrupt(signal.SIGTERM, "metric", why=why) == STOPPED
+
+    (saved,) = work.events("checkpoint")
+    step = saved["step"]
+    assert 1 <= step < STEPS
+    assert work.result == {"partial": True, "step": step, "steps": STEPS}
+    manifest = json.loads((work.output / "manifest.json").read_text())
+    assert (manifest["partial"], manifest["steps_done"]) == (True, step)
+    assert (manifest["evaluation"], manifest["baselines"]) == ([], {})
+    assert "evaluation.json" not in {entry["path"] for entry in manifest["files"]}
+    for entry in manifest["files"]:
+        assert hashlib.sha256((work.output / entry["path"]).read_bytes()).hexdigest() == entry["sha256"]
+    state = load_file(next(work.checkpoints.glob("ckpt-*/state.safetensors")))["images"]
+    images, labels = loader.load(work.output, decoded=False, normalized=False)
+    assert torch.equal(images, state.clamp(0, 1))
+    assert len(read_training_set(work.output).images) == len(loader.load(work.output)[1]) >= len(labels)
+
+
+def test_cancelled_while_evaluating_it_leaves_the_whole_set_unjudged(undisturbed, tmp_path):
+    work = job(tmp_path, **LONGER)
+
+    assert work.interrupt(signal.SIGTERM, "evaluation", why=Stop.CANCEL) == STOPPED
+
+    assert work.result == {"partial": True, "step": STEPS, "steps": STEPS}
+    manifest = json.loads((work.output / "manifest.json").read_text())
+    assert (manifest["partial"], manifest["steps_done"], manifest["evaluation"]) == (True, STEPS, [])
+    made = [name for name in SAME if name != "evaluation.json"]
+    assert work.files(*made) == undisturbed.files(*made)
+
+
+def test_cancelled_before_anything_is_learned_it_leaves_nothing(tmp_path):
+    work = job(tmp_path, method="herding", params={"pretrain_epochs": 200, "width": 8})
+
+    assert work.interrupt(signal.SIGTERM, "metric", why=Stop.CANCEL) == STOPPED
+
+    assert not work.output.exists()
+    assert not (work.directory / "result.json").exists()
+    assert work.events("checkpoint")
+
+
+def test_a_disk_too_full_for_a_partial_result_costs_it_alone(small_disk, tmp_path):
+    output = small_disk(8 * 1024) / "output"
+    work = job(tmp_path / "work", output=str(output), **LONGER)
+
+    assert work.interrupt(signal.SIGTERM, "metric", why=Stop.CANCEL) == STOPPED
+
+    (warning,) = work.events("warning")
+    assert warning["code"] == "PARTIAL_NOT_KEPT"
+    assert "No space left on device" in warning["message"]
+    assert str(tmp_path) not in warning["message"]
+    assert not (output / "manifest.json").exists()
+    assert not (work.directory / "result.json").exists()
+    assert work.events("checkpoint")
+
+
+# ---------------------------------------------------------------- going on from another job's checkpoint
+
+
+def last_checkpoint(work):
+    return str(max(work.checkpoints.glob("ckpt-*")))
+
+
+def test_a_retry_goes_on_where_another_job_was_and_ends_in_the_same_bytes(undisturbed, tmp_path):
+    cancelled = job(tmp_path / "cancelled", **LONGER)
+    assert cancelled.interrupt(signal.SIGTERM, "metric", why=Stop.CANCEL) == STOPPED
+    work = job(tmp_path / "retried", start_from=last_checkpoint(cancelled), checkpoint_interval_s=0, **LONGER)
+
+    assert work.interrupt(signal.SIGTERM, "checkpoint") == STOPPED  # and has one of its own from now on
+    shutil.rmtree(cancelled.checkpoints)
+    assert work.run() == DONE
+
+    first, second = (event["message"] for event in work.events("log"))
+    assert first.endswith("which another job had reached")
+    assert re.fullmatch(rf"resumed at step \d+ of {STEPS}", second)
+    assert work.files(*SAME) == undisturbed.files(*SAME)
+
+
+def test_a_checkpoint_that_does_not_fit_is_refused_with_the_difference(undisturbed, tmp_path):
+    changed = LONGER | {"params": LONGER["params"] | {"lr_img": 0.25}}
+    work = job(tmp_path, start_from=last_checkpoint(undisturbed), **changed)
+
+    assert work.run() == USER_ERROR
+
+    assert work.error["class"] == "user_error"
+    assert "lr_img was" in work.error["message"]
+    assert "is 0.25" in work.error["message"]
 
 
 def test_scores_that_cannot_be_read_are_measured_again(tmp_path):
@@ -200,7 +357,11 @@ def test_too_little_memory_says_what_to_lower(tmp_path):
     assert work.run() == FAILED
 
     assert (work.error["class"], work.error["code"]) == ("out_of_memory", "OUT_OF_MEMORY")
-    assert "width" in work.error["message"]
+    told = work.error["message"]
+    assert re.search(r"at its peak the run held [1-9]?\d\.\d GiB", told)
+    assert "batch_real (now 16), batch_syn_max (now 128)" in told
+    assert f"width (now {2**31 - 1})" in told
+    assert "evaluation.batch_size (now 64)" in told
 
 
 # ---------------------------------------------------------------- full disks

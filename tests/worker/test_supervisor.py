@@ -1,4 +1,5 @@
 import json
+import re
 import threading
 import time
 from datetime import timedelta
@@ -10,6 +11,7 @@ from sqlalchemy import update
 from jobs import repository
 from jobs.artifacts import ArtifactStore
 from jobs.lifecycle import Status
+from jobs.spec import JobSpec
 from jobs.tables import Job
 
 
@@ -51,13 +53,23 @@ def test_a_job_that_succeeds_is_published_with_its_events(settings, submit, supe
     assert found.location.read_bytes() == b"pixels"
 
 
-def test_nothing_is_left_behind_on_the_disk(settings, submit, supervise):
+def test_nothing_is_left_behind_on_the_disk_but_checkpoints(settings, submit, supervise):
     job_id = submit()
+    (settings.checkpoints / job_id).mkdir(parents=True)
+    (settings.checkpoints / job_id / "state").write_text("of an earlier attempt")
 
     supervise("succeed").run(job_id)
 
-    left = [path for part in (settings.scratch, settings.staging, settings.checkpoints) for path in part.rglob("*")]
-    assert left == []
+    assert [path for part in (settings.scratch, settings.staging) for path in part.rglob("*")] == []
+    assert (settings.checkpoints / job_id / "state").exists()  # a retry may go on from there
+
+
+def test_the_job_that_is_next_is_taken_whichever_was_rung_for(submit, supervise, job):
+    first, second = submit(), submit()
+    supervisor = supervise("succeed")
+
+    assert [supervisor.run(second), supervisor.run(second), supervisor.run(second)] == [Status.SUCCEEDED] * 2 + [None]
+    assert job(first).started_at < job(second).started_at
 
 
 def test_a_message_that_comes_twice_starts_one_attempt(submit, supervise, job):
@@ -118,7 +130,7 @@ def test_a_runner_that_does_not_listen_is_killed_with_all_it_started(settings, s
     until(lambda: not helper.is_running() or helper.status() == psutil.STATUS_ZOMBIE)
 
 
-def test_a_success_that_comes_after_cancelling_is_discarded(settings, sessions, submit, supervise, job):
+def test_a_success_that_comes_after_cancelling_is_kept_for_what_it_is(settings, sessions, submit, supervise, job):
     job_id = submit()
     running = Running(supervise("wait_then_finish"), job_id)
     until(lambda: job(job_id).progress)
@@ -127,7 +139,112 @@ def test_a_success_that_comes_after_cancelling_is_discarded(settings, sessions, 
         repository.request_cancel(session, job_id)
 
     assert running.end() is Status.CANCELLED
-    assert not settings.artifacts.exists()
+    assert (job(job_id).partial, job(job_id).accuracy) == (True, 80.0)
+    assert published(settings, job_id)
+
+
+def published(settings, job_id):
+    return ArtifactStore(settings.artifacts, settings.staging).find(job_id, "synthetic.safetensors")
+
+
+def nothing_published(settings):
+    return not list(settings.artifacts.rglob("*")) and not list(settings.staging.rglob("*"))
+
+
+def test_cancelling_keeps_what_there_is(settings, sessions, submit, supervise, job, events):
+    job_id = submit()
+    running = Running(supervise("keep"), job_id)
+    until(lambda: job(job_id).progress)
+
+    with sessions.begin() as session:
+        repository.request_cancel(session, job_id)
+
+    assert running.end() is Status.CANCELLED
+    cancelled = job(job_id)
+    assert (cancelled.partial, cancelled.error, cancelled.accuracy) == (True, None, None)
+    assert cancelled.result_summary == {"partial": True, "step": 3, "steps": 10}
+    assert cancelled.expires_at is not None
+    assert published(settings, job_id).location.read_bytes() == b"pixels"
+    assert ("log", {"message": "asked to stop: cancel"}) in events(job_id)
+    assert (settings.checkpoints / job_id / "state").exists()
+
+
+@pytest.mark.parametrize("part", ["wait", "keep_damaged", "keep_half"])
+def test_without_a_whole_partial_result_cancelling_is_settled_all_the_same(
+    settings, sessions, submit, supervise, job, part
+):
+    job_id = submit()
+    running = Running(supervise(part), job_id)
+    until(lambda: job(job_id).progress)
+
+    with sessions.begin() as session:
+        repository.request_cancel(session, job_id)
+
+    assert running.end() is Status.CANCELLED
+    assert (job(job_id).partial, job(job_id).result_summary) == (False, None)
+    assert nothing_published(settings)
+
+
+def test_a_partial_result_that_cannot_be_moved_does_not_hinder_settling(settings, sessions, submit, supervise, job):
+    job_id = submit()
+    settings.home.mkdir(exist_ok=True)
+    settings.artifacts.write_text("where a directory should be")
+    running = Running(supervise("keep"), job_id)
+    until(lambda: job(job_id).progress)
+
+    with sessions.begin() as session:
+        repository.request_cancel(session, job_id)
+
+    assert running.end() is Status.CANCELLED
+    assert (job(job_id).partial, job(job_id).result_summary) == (False, None)
+
+
+def test_cancelling_now_waits_for_no_runner_and_keeps_nothing(settings, sessions, submit, supervise, job, events):
+    job_id = submit()
+    running = Running(supervise("deaf", grace_s=60), job_id)
+    until(lambda: job(job_id).progress)
+
+    with sessions.begin() as session:
+        repository.request_cancel(session, job_id, now=True)
+
+    assert job(job_id).status is Status.CANCELLED
+    assert running.end() is None
+    assert nothing_published(settings)
+    assert not list(settings.scratch.rglob("*"))
+
+
+def test_pausing_lets_go_at_a_checkpoint_and_resuming_goes_on(settings, sessions, submit, supervise, job, events):
+    job_id = submit()
+    running = Running(supervise("keep"), job_id)
+    until(lambda: job(job_id).progress)
+
+    with sessions.begin() as session:
+        repository.request_pause(session, job_id)
+
+    assert running.end() is Status.PAUSED
+    assert ("log", {"message": "asked to stop: pause"}) in events(job_id)
+    assert (job(job_id).losses, job(job_id).partial) == (0, False)
+    assert nothing_published(settings)
+    with sessions.begin() as session:
+        repository.resume(session, job_id)
+    assert supervise("succeed").run(job_id) is Status.SUCCEEDED
+    assert job(job_id).attempt == 2
+
+
+def test_who_cancels_a_job_that_is_pausing_keeps_what_there_is(settings, sessions, submit, supervise, job, events):
+    job_id = submit()
+    running = Running(supervise("keep_slowly"), job_id)
+    until(lambda: job(job_id).progress)
+
+    with sessions.begin() as session:
+        repository.request_pause(session, job_id)
+    until((settings.checkpoints / job_id / "asked").exists)
+    with sessions.begin() as session:
+        repository.request_cancel(session, job_id)
+
+    assert running.end() is Status.CANCELLED
+    assert job(job_id).partial
+    assert ("log", {"message": "asked to stop: cancel"}) in events(job_id)
 
 
 def test_shutting_the_worker_down_hands_the_job_back_uncharged(settings, submit, supervise, job):
@@ -167,11 +284,15 @@ def test_a_job_that_gets_further_each_time_is_not_poison(submit, supervise):
     assert [supervise("progress_and_die").run(job_id) for _ in range(4)] == [Status.QUEUED] * 4
 
 
-def test_a_job_that_runs_too_long_has_failed(submit, supervise, job):
+@pytest.mark.parametrize("part", ["wait", "keep"])
+def test_a_job_that_runs_too_long_has_failed_and_keeps_what_there_is(settings, submit, supervise, job, events, part):
     job_id = submit(max_runtime_s=1)
 
-    assert supervise("wait").run(job_id) is Status.FAILED
+    assert supervise(part).run(job_id) is Status.FAILED
+
     assert job(job_id).error["class"] == "timeout"
+    assert ("log", {"message": "asked to stop: timeout"}) in events(job_id)
+    assert job(job_id).partial == bool(list(settings.artifacts.rglob("manifest.json"))) == (part == "keep")
 
 
 def test_a_runner_that_says_nothing_is_ended(submit, supervise, job):
@@ -218,3 +339,67 @@ def test_the_order_tells_the_runner_all_it_needs(settings, submit, supervise, tm
     assert order["recipe"]["dataset"] == "digits"
     assert order["data_dir"] == str(settings.data_dir)
     assert (order["attempt"], order["download"], order["device"]) == (1, False, "auto")
+    assert order["previews"] == str(settings.previews / order["job_id"])
+    assert order["start_from"] is None
+
+
+def test_a_retry_is_told_of_its_parents_checkpoint_and_an_uploads_place(settings, sessions, supervise, tmp_path):
+    seen = tmp_path / "seen.json"
+    supervisor = supervise("succeed")
+    supervisor._command = ["sh", "-c", f'cp "$1/job.json" "{seen}"; exit 64', "sh"]
+    spec = JobSpec.model_validate({"dataset": "digits", "method": "dream", "ipc": 1})
+    with sessions.begin() as session:
+        parent = repository.create_job(session, spec, spec.resolve())
+        repository.request_cancel(session, parent.id)
+        about = {"parent": parent, "parent_step": 42, "dataset_id": "ds_1"}
+        repository.create_job(session, spec, spec.resolve(), **about)
+    kept = settings.checkpoints / parent.id
+
+    for step, expected in ((41, kept / "gone"), (42, kept / "ckpt-0123-00000042")):
+        directory = kept / f"ckpt-0123-{step:08d}"
+        directory.mkdir(parents=True)
+        state = {"step": step, "created_at": "2026-11-22T12:00:00+00:00"}
+        (directory / "state.json").write_text(json.dumps(state))
+        supervisor.run("job_0")
+        order = json.loads(seen.read_text())
+        assert order["start_from"] == str(expected)
+        assert order["data_dir"] == str(settings.uploads / "ds_1")
+        with sessions.begin() as session:
+            repository.create_job(session, spec, spec.resolve(), **about)
+
+
+# ---------------------------------------------------------------- what users are shown
+
+
+def test_neither_paths_nor_secrets_are_shown(settings, submit, supervise, job, events):
+    job_id = submit()
+
+    supervise("tell_all").run(job_id)
+
+    log = (settings.job_logs / f"{job_id}.log").read_text()
+    shown = json.dumps([job(job_id).error, events(job_id)]) + log
+    for hidden in (str(settings.home), "abcdefghijk", "hunter2"):
+        assert hidden not in shown
+    told = f"at <home>/checkpoints/{job_id} with drk_… and redis://:…@broker:6379/0"
+    assert job(job_id).error["message"] == told
+    assert log.splitlines()[1:] == [f"printed {told}", "without an end"]
+
+
+def test_the_log_has_every_attempt_in_turn(settings, submit, supervise):
+    job_id = submit()
+    supervisor = supervise("die")
+    supervisor.run(job_id)
+    supervise("crash").run(job_id)
+
+    lines = (settings.job_logs / f"{job_id}.log").read_text().splitlines()
+
+    assert re.fullmatch(rf"--- attempt 1 on worker {re.escape(supervisor.name)} at \S+Z", lines[0])
+    assert lines[1].startswith("--- attempt 2 on worker")
+    assert lines[-1] == "RuntimeError: a mistake"
+
+
+def test_a_log_that_cannot_be_written_is_done_without(settings, submit, supervise):
+    settings.home.mkdir(exist_ok=True)
+    settings.job_logs.write_text("where a directory should be")
+
+    assert supervise("succeed").run(submit()) is Status.SUCCEEDED

@@ -23,6 +23,7 @@ def job_columns() -> tuple[sa.Column, ...]:
         sa.Column("accuracy", sa.Double),
         sa.Column("protocol_hash", sa.String(64)),
         sa.Column("partial", sa.Boolean, nullable=False, server_default=sa.false()),
+        sa.Column("artifact_bytes", sa.BigInteger),
         sa.Column("queue", sa.String(64), nullable=False, server_default="default"),
         sa.Column("priority", sa.Integer, nullable=False, server_default="0"),
         sa.Column("run_seconds", sa.Double, nullable=False, server_default="0"),
@@ -39,10 +40,13 @@ def job_columns() -> tuple[sa.Column, ...]:
 JOB_INDEXES = {
     "ix_jobs_owner_created_at_id": ["owner", "created_at", "id"],
     "ix_jobs_status_priority_queued_at": ["status", "priority", "queued_at"],
-    "ix_jobs_owner_status": ["owner", "status"],
+    "ix_jobs_status_created_at_id": ["status", "created_at", "id"],
+    "ix_jobs_status_rung_at_queued_at": ["status", "rung_at", "queued_at"],
+    "ix_jobs_owner_status_created_at_id": ["owner", "status", "created_at", "id"],
     "ix_jobs_dataset_ipc_protocol_hash_accuracy": ["dataset", "ipc", "protocol_hash", "accuracy"],
     "ix_jobs_finished_at": ["finished_at"],
 }
+PARTIAL_JOB_INDEXES = {"expires_at": "purged_at IS NULL", "deleted_at": "deleted_at IS NOT NULL"}
 NEW_TABLES = (
     "api_keys", "owners", "audit_log", "idempotency_records", "webhook_deliveries", "webhooks", "datasets", "workers",
     "paused_queues",
@@ -54,7 +58,11 @@ def upgrade() -> None:
         op.add_column("jobs", column)
     for name, columns in JOB_INDEXES.items():
         op.create_index(name, "jobs", columns)
-    op.drop_index("ix_jobs_status_run_after", "jobs")
+    for column, condition in PARTIAL_JOB_INDEXES.items():
+        where = sa.text(condition)
+        op.create_index(f"ix_jobs_{column}", "jobs", [column], sqlite_where=where, postgresql_where=where)
+    for name in ("ix_jobs_status_run_after", "ix_jobs_status_lease_until"):
+        op.drop_index(name, "jobs")
     op.create_index("ix_job_events_job_id_type_seq", "job_events", ["job_id", "type", "seq"])
     _fill()
     _create_access()
@@ -102,8 +110,9 @@ def downgrade() -> None:
     for table in NEW_TABLES:
         op.drop_table(table)
     op.drop_index("ix_job_events_job_id_type_seq", "job_events")
-    op.create_index("ix_jobs_status_run_after", "jobs", ["status", "run_after"])
-    for name in JOB_INDEXES:
+    for column in ("run_after", "lease_until"):
+        op.create_index(f"ix_jobs_status_{column}", "jobs", ["status", column])
+    for name in (*JOB_INDEXES, *(f"ix_jobs_{column}" for column in PARTIAL_JOB_INDEXES)):
         op.drop_index(name, "jobs")
     for column in job_columns():
         op.drop_column("jobs", column.name)

@@ -13,9 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from client import plugins
-from client.console import JsonOption, UrlOption, out, print_json
+from client.commands.options import FACTS, JsonOption, UrlOption
+from client.console import out, print_json
 from client.errors import ApiError, ServiceUnreachable
 from client.sdk import Client
+
+app = typer.Typer()
 
 DISTRIBUTION = "dream-distillation"
 SHOWN = ("jobs", "api", "worker", "serve", "gpu", "postgres")
@@ -33,6 +36,7 @@ class Finding:
     advice: str = ""
 
 
+@app.command(rich_help_panel=FACTS)
 def doctor(url: UrlOption = None, as_json: JsonOption = False) -> None:
     """Check this installation and the service; say what to do."""
     findings = [*installation(), *machine(), *service(url), *data()]
@@ -101,7 +105,7 @@ def machine() -> Iterator[Finding]:
 
 
 def service(url: str | None) -> Iterator[Finding]:
-    with Client(url, timeout=5) as client:
+    with Client(url, timeout=5, patience=0) as client:
         try:
             client.health()
         except ServiceUnreachable as error:
@@ -111,6 +115,15 @@ def service(url: str | None) -> Iterator[Finding]:
             yield Finding("service", "broken", f"{client.base_url} is not ready: {error}", "see the log of the service")
         else:
             yield Finding("service", "ok", f"ready at {client.base_url}")
+            yield owner(client)
+
+
+def owner(client: Client) -> Finding:
+    """Whom the service takes one for."""
+    try:
+        return Finding("owner", "ok", f"jobs made there belong to {client.limits()['owner']}")
+    except ApiError as error:
+        return Finding("owner", "broken", str(error), error.advice)
 
 
 def data() -> Iterator[Finding]:

@@ -1,0 +1,200 @@
+"""How fast the API is, and how it holds under load: `make bench-load`.
+
+    python benchmarks/load.py --quick                 # a look, with fewer jobs
+    python benchmarks/load.py --database sqlite --phases polls submits
+
+Fills a SQLite and a PostgreSQL database with 100,000 jobs, starts one API process with keys required, and sends it
+what `benchmarks/load/locustfile.py` says. API, database, broker and clients share two cores: the figures are
+those of a client on the same machine, and include its own share.
+"""
+
+import argparse
+import logging
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, only this file's folder is searched
+
+from benchmarks.load import report
+from benchmarks.load.downloading import download, publish_large
+from benchmarks.load.filling import OWNERS, SPREAD, Filled, fill, make_keys
+from benchmarks.load.plan import Plan
+from benchmarks.load.reporting import reporting_workers
+from benchmarks.load.servers import running_api, running_postgres, running_redis
+from jobs.database import make_engine, make_sessions, migrate
+from jobs.settings import Settings
+
+log = logging.getLogger("load")
+RESULTS = Path(__file__).parent / "results" / "load"
+LOCUSTFILE = Path(__file__).parent / "load" / "locustfile.py"
+CORES = 2
+RUNNING = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Who sends requests, one a second each, or (`greedy`) the next as soon as there is an answer."""
+
+    name: str
+    users: dict[str, int]
+    greedy: bool = False
+
+
+PHASES = (
+    Phase("polls", {"Poller": 200}),
+    Phase("polls in full", {"FullPoller": 200}),
+    Phase("submits", {"Submitter": 50}),
+    Phase("lists", {"Lister": 10, "DeepLister": 10, "FilteringLister": 10}),
+    Phase("mix", {"Poller": 200, "Submitter": 50, "Watcher": 500}),
+    Phase("most polls", {"Poller": 16}, greedy=True),
+    Phase("most polls in full", {"FullPoller": 16}, greedy=True),
+    Phase("most submits", {"Submitter": 16}, greedy=True),
+    Phase("most lists", {"Lister": 16}, greedy=True),
+)
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    options = arguments()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])  # children inherit it
+    for database in options.database:
+        with tempfile.TemporaryDirectory(prefix="load-") as directory:
+            result = measure(Path(directory), database, options)
+        report.keep(options.results, result)
+        log.info("\n%s", (options.results / "load.md").read_text(encoding="utf-8"))
+
+
+def measure(directory: Path, database: str, options: argparse.Namespace) -> report.Result:
+    """Everything on one kind of database."""
+    with ExitStack() as stack:
+        database_url = stack.enter_context(running_database(directory, database))
+        env = {
+            "DREAM_HOME": str(directory / "home"),
+            "DATABASE_URL": database_url,
+            "REDIS_URL": stack.enter_context(running_redis(directory)),
+            "DREAM_REQUIRE_KEY": "1",
+            "DREAM_RATE_LIMIT": "1000000/minute",
+            "DREAM_MAX_STREAMS": "1000",
+            "DREAM_MAX_QUEUED": "1000000",
+        }
+        settings = Settings.model_validate({"home": directory / "home", "database_url": database_url})
+        migrate(database_url)
+        engine = make_engine(database_url)
+        stack.callback(engine.dispose)
+        filled = fill(engine, options.jobs, RUNNING)
+        log.info("%s: %d jobs", database, options.jobs)
+        sessions = make_sessions(engine)
+        bench = Bench(directory, filled, options.seconds, make_keys(sessions, settings))
+        with running_api(directory, env) as (url, api):
+            for phase in PHASES:
+                if options.phases and phase.name not in options.phases:
+                    continue
+                watched = [job for jobs in filled.running.values() for job in jobs]
+                workers = reporting_workers(sessions, watched) if "Watcher" in phase.users else nullcontext()
+                with workers:
+                    bench.run(phase, url, api)
+        sha256 = publish_large(settings, filled.finished, options.megabytes << 20)
+        with running_api(directory, env) as (url, api):  # a new one, whose memory the phases have not grown
+            downloads = download(url, filled.finished, bench.keys[OWNERS[0]], sha256, options.clients, api)
+        return bench.result(database, options.jobs, downloads)
+
+
+@contextmanager
+def running_database(directory: Path, database: str) -> Iterator[str]:
+    """Its URL."""
+    if database == "sqlite":
+        yield f"sqlite:///{directory}/db.sqlite3"
+        return
+    home = directory / "postgres"
+    home.mkdir()
+    directory.chmod(0o755)  # its account is another one
+    with running_postgres(home) as url:
+        yield url
+
+
+@dataclass
+class Bench:
+    """Runs phases, and keeps what was seen."""
+
+    directory: Path
+    filled: Filled
+    seconds: float
+    keys: dict[str, str]
+    rows: list[report.Row] = field(default_factory=list)
+    api_cores: dict[str, float] = field(default_factory=dict)
+    api_ms: dict[str, float] = field(default_factory=dict)
+
+    def run(self, phase: Phase, url: str, api: psutil.Process) -> None:
+        """One phase, in a locust of its own."""
+        plan = Plan(
+            users=phase.users,
+            period_s=0.0 if phase.greedy else 1.0,
+            jobs=self.filled.jobs,
+            keys=self.keys,
+            running=self.filled.running,
+            deep=(datetime.now(UTC) - SPREAD * 0.75).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            samples=str(self.directory / "samples.json"),
+        )
+        path = self.directory / "plan.json"
+        plan.write(path)
+        users = sum(phase.users.values())
+        command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--host", url]
+        command += ["-u", str(users), "-r", str(max(100, users // 2)), "-t", f"{self.seconds + report.WARM_UP_S:g}s"]
+        command += ["--loglevel", "WARNING", "--only-summary", "--stop-timeout", "0", *phase.users]
+        root = str(Path(__file__).parents[1])
+        env = os.environ | {"LOAD_PLAN": str(path), "PYTHONPATH": root}
+        before = api.cpu_times()
+        with (self.directory / "locust.log").open("ab") as output:
+            subprocess.run(command, check=False, env=env, stdout=output, stderr=subprocess.STDOUT)
+        after = api.cpu_times()
+        samples = plan.read_samples()
+        busy = after.user + after.system - before.user - before.system
+        spent = max(sample.at for sample in samples) - min(sample.at for sample in samples)
+        self.api_cores[phase.name] = round(busy / spent, 2)
+        self.api_ms[phase.name] = round(1000 * busy / len(samples), 2)
+        rows = report.rows_of(phase.name, samples)
+        self.rows += rows
+        for row in rows:
+            log.info("%s", row)
+
+    def result(self, database: str, jobs: int, downloads: report.Downloads) -> report.Result:
+        return report.Result(database, jobs, machine(), self.rows, self.api_cores, self.api_ms, downloads)
+
+
+def machine() -> str:
+    """The machine in words, without its name."""
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    model = names[0].partition(":")[2].strip() if names else platform.machine()
+    return f"{CORES} cores of {model}, clients included; Python {platform.python_version()}"
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a look: 5,000 jobs, 3 seconds a phase, 64 MiB")
+    parser.add_argument("--database", nargs="+", choices=("sqlite", "postgresql"), default=["sqlite", "postgresql"])
+    parser.add_argument("--phases", nargs="+", choices=[phase.name for phase in PHASES], help="only these")
+    parser.add_argument("--jobs", type=int, default=100_000, help="in the table (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=20, help="for each phase (default %(default)s)")
+    parser.add_argument("--megabytes", type=int, default=1024, help="that every client downloads (default %(default)s)")
+    parser.add_argument("--clients", type=int, default=20, help="who download (default %(default)s)")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.set_defaults()
+    options = parser.parse_args(given)
+    if options.quick:
+        options.jobs, options.seconds, options.megabytes = 5000, 3, 64
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""Files that are there whole or not at all."""
+
+import os
+from pathlib import Path
+
+
+def atomic_write(path: Path, content: bytes | str) -> None:
+    """Write a file such that a reader finds the old content or the new one, never a part. Raises OSError.
+
+    After a power cut it may be either; `sync` the file and its directory where that matters.
+    """
+    partial = path.with_name(f".{path.name}.tmp")
+    try:
+        partial.write_bytes(content if isinstance(content, bytes) else content.encode())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file's or a directory's content to the disk, so that a power cut leaves it there."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,135 @@
+"""Figures for Prometheus (https://prometheus.io/docs/practices/naming/).
+
+Counters and histograms are of this process; what the database knows is asked for when somebody looks, so that it does
+not matter which process is asked. No id of a job, a user or a key is ever a label.
+"""
+
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, start_http_server
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from jobs.lifecycle import Status
+from jobs.repository import utcnow
+from jobs.settings import Settings
+from jobs.tables import Job, PausedQueue, UploadedDataset, WorkerRow
+
+log = structlog.get_logger()
+
+REGISTRY = CollectorRegistry()
+FRESH_S = 5.0
+"""Figures of the database younger than this are shown again."""
+ALIVE_S = 60.0
+_LATENCIES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_SPANS = (1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 7 * 24 * 3600)
+
+HTTP_SECONDS = Histogram(
+    "dream_http_request_duration_seconds",
+    "From a request to the end of its answer",
+    ("route", "method", "status"),
+    buckets=_LATENCIES,
+    registry=REGISTRY,
+)
+SUBMITTED = Counter("dream_jobs_submitted", "Jobs submitted", ("method", "dataset"), registry=REGISTRY)
+FINISHED = Counter("dream_jobs_finished", "Jobs that came to an end", ("method", "status", "reason"), registry=REGISTRY)
+QUEUE_WAIT = Histogram(
+    "dream_job_queue_wait_seconds", "From queued to claimed", buckets=_SPANS, registry=REGISTRY
+)  # fmt: skip
+RUN_SECONDS = Histogram(
+    "dream_job_run_seconds", "Of one attempt", ("method",), buckets=_SPANS, registry=REGISTRY
+)  # fmt: skip
+ATTEMPTS = Counter("dream_attempts", "Attempts that ended, by what the job was then", ("outcome",), registry=REGISTRY)
+LEASES_EXPIRED = Counter("dream_lease_expired", "Attempts given up for lost", registry=REGISTRY)
+FENCED = Counter("dream_fenced_writes", "Attempts that found another one in their place", registry=REGISTRY)
+STEP_SECONDS = Histogram(
+    "dream_step_duration_seconds",
+    "Of steps as they are reported, at most two a second",
+    ("method", "phase"),
+    buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
+    registry=REGISTRY,
+)
+CHECKPOINT_SECONDS = Histogram(
+    "dream_checkpoint_write_seconds", "Of writing a checkpoint", buckets=_LATENCIES, registry=REGISTRY
+)  # fmt: skip
+CHECKPOINT_BYTES = Histogram(
+    "dream_checkpoint_bytes", "Of a checkpoint", buckets=tuple(10.0**power for power in range(4, 11)), registry=REGISTRY
+)
+WEBHOOKS = Counter("dream_webhook_deliveries", "Messages to webhooks that were sent", ("outcome",), registry=REGISTRY)
+Info("dream_build", "What is running", registry=REGISTRY).info({"version": version("dream-distillation")})
+
+
+def serve_metrics(settings: Settings) -> None:
+    """Show them on `settings.metrics_port` of the loopback, if there is one."""
+    if settings.metrics_port is None:
+        return
+    try:
+        start_http_server(settings.metrics_port, addr="127.0.0.1", registry=REGISTRY)
+    except OSError as error:  # as with several workers on one host
+        log.warning("metrics.not_served", port=settings.metrics_port, error=error.strerror)
+
+
+class DatabaseFigures(Collector):
+    """What the database knows. Where it is away these figures are missing, and the others are shown."""
+
+    def __init__(self, readings: sessionmaker[Session], settings: Settings) -> None:
+        self._readings, self._settings = readings, settings
+        self._figures: list[Metric] = []
+        self._read_at = float("-inf")
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing is asked before somebody looks."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """All families."""
+        if time.monotonic() - self._read_at > FRESH_S:
+            try:
+                with self._readings.begin() as session:
+                    self._figures = list(self._read(session))
+                self._read_at = time.monotonic()
+            except SQLAlchemyError as error:
+                log.warning("metrics.database_away", error=str(error))
+                self._figures = []
+        return self._figures
+
+    def _read(self, session: Session) -> Iterator[Metric]:
+        jobs = GaugeMetricFamily("dream_jobs", "Jobs by status", labels=["status"])
+        counted = dict(session.execute(select(Job.status, func.count()).group_by(Job.status)).all())
+        for status in Status:
+            jobs.add_metric([status], counted.get(status, 0))
+        yield jobs
+
+        oldest = GaugeMetricFamily(
+            "dream_oldest_claimable_job_age_seconds", "How long a job has waited that might run", labels=["queue"]
+        )
+        waiting = select(Job.queue, func.min(Job.queued_at)).where(Job.status == Status.QUEUED).group_by(Job.queue)
+        for queue, since in session.execute(waiting.where(Job.queue.not_in(select(PausedQueue.name)))):
+            oldest.add_metric([queue], max(0.0, (utcnow() - since).total_seconds()))
+        yield oldest
+
+        workers = GaugeMetricFamily("dream_workers", "Workers heard of in the last minute", labels=["queue", "state"])
+        heard: dict[tuple[str, str], int] = {}
+        for worker in session.scalars(select(WorkerRow)):
+            if (utcnow() - worker.seen_at).total_seconds() < ALIVE_S:
+                state = "draining" if worker.draining else "busy" if worker.job_id else "idle"
+                heard[worker.queue, state] = heard.get((worker.queue, state), 0) + 1
+        for labels, number in heard.items():
+            workers.add_metric(labels, number)
+        yield workers
+
+        kept = GaugeMetricFamily("dream_storage_bytes", "Bytes that are kept, by kind", labels=["kind"])
+        kept.add_metric(["artifacts"], session.scalar(select(func.sum(Job.artifact_bytes))) or 0)
+        kept.add_metric(["uploads"], session.scalar(select(func.sum(UploadedDataset.bytes))) or 0)
+        yield kept
+
+        free = GaugeMetricFamily("dream_disk_free_bytes", "Free space where the service writes")
+        free.add_metric([], shutil.disk_usage(self._settings.home).free)
+        yield free

@@ -1,0 +1,193 @@
+"""What is removed, and when. The row says so first; the files follow, now or at the next sweep.
+
+Any number of workers may sweep at the same time, and die at any moment: whatever is found removed already is as it
+should be, and files without a row that wants them are found by looking at the directories.
+"""
+
+import shutil
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import structlog
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy.orm import Session, aliased, sessionmaker
+
+from jobs import idempotency, operations, outbox, uploads
+from jobs.artifacts import JOB_ID
+from jobs.lifecycle import HELD, TERMINAL
+from jobs.repository import utcnow
+from jobs.settings import Settings
+from jobs.tables import Job, JobEvent, UploadedDataset
+
+log = structlog.get_logger()
+
+BATCH = 100
+DAY = timedelta(days=1)
+KEPT_METRICS = 1000
+"""Metric events that a job keeps once it is over."""
+THINNED_WITHIN = timedelta(days=2)
+"""Jobs that ended longer ago have been thinned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What was removed."""
+
+    purged: int
+    """Jobs whose files have been kept long enough."""
+    deleted: int
+    """Jobs that their owners had deleted."""
+    thinned: int
+    """Jobs whose metrics were thinned out."""
+    directories: int
+    """Directories and files that nothing wants any more."""
+
+
+def sweep(sessions: sessionmaker[Session], settings: Settings, now: datetime | None = None) -> Swept:
+    """Remove what is due, a batch of each kind at a time; nothing that is not. Raises what the database raises."""
+    now = now or utcnow()
+    purged = _purge(sessions, settings, now)
+    deleted = _delete(sessions, now)
+    thinned = _thin(sessions, now)
+    with sessions.begin() as session:
+        idempotency.forget_expired(session)
+        outbox.forget_old(session, now)
+        operations.forget_workers(session)
+    directories = _remove_files(sessions, settings, now) + _remove_uploads(sessions, settings, now)
+    swept = Swept(len(purged), len(deleted), thinned, directories)
+    if swept != Swept(0, 0, 0, 0):
+        log.info("retention.swept", purged=swept.purged, deleted=swept.deleted, directories=directories)
+    return swept
+
+
+def _purge(sessions: sessionmaker[Session], settings: Settings, now: datetime) -> list[str]:
+    """Mark jobs whose files are no longer kept. Those without a result have no date of their own."""
+    unlimited = Job.finished_at < now - timedelta(days=settings.retention_days)
+    due = or_(Job.expires_at < now, Job.expires_at.is_(None) & unlimited)
+    with sessions.begin() as session:
+        ids = _some(session, Job.status.in_(TERMINAL), Job.purged_at.is_(None), due)
+        for job_id in ids:
+            _purge_one(session, job_id, now)
+    return ids
+
+
+def _purge_one(session: Session, job_id: str, now: datetime) -> None:
+    seq, attempt = session.execute(
+        update(Job)
+        .where(Job.id == job_id)
+        .values(purged_at=now, artifact_bytes=None, version=Job.version + 1, event_seq=Job.event_seq + 1)
+        .returning(Job.event_seq, Job.attempt)
+        .execution_options(synchronize_session=False)
+    ).one()
+    session.add(JobEvent(job_id=job_id, seq=seq, type="purged", attempt=attempt, created_at=now, data={}))
+
+
+def _delete(sessions: sessionmaker[Session], now: datetime) -> list[str]:
+    """Remove rows a day after their owners deleted them."""
+    with sessions.begin() as session:
+        ids = _some(session, Job.deleted_at < now - DAY)
+        session.execute(update(Job).where(Job.parent_job_id.in_(ids)).values(parent_job_id=None))
+        session.execute(delete(Job).where(Job.id.in_(ids)))
+    return ids
+
+
+def _some(session: Session, *where: ColumnElement[bool]) -> list[str]:
+    return list(session.scalars(select(Job.id).where(*where).limit(BATCH).with_for_update(skip_locked=True)))
+
+
+def _thin(sessions: sessionmaker[Session], now: datetime) -> int:
+    """Thin out the metrics of jobs that are over: KEPT_METRICS of each, evenly, the first and the last among them."""
+    with sessions.begin() as session:
+        crowded = (
+            select(Job.id)
+            .join(JobEvent, JobEvent.job_id == Job.id)
+            .where(Job.status.in_(TERMINAL), Job.finished_at > now - THINNED_WITHIN, JobEvent.type == "metric")
+            .group_by(Job.id)
+            .having(func.count() > KEPT_METRICS)
+            .limit(BATCH)
+        )
+        ids = list(session.scalars(crowded))
+    for job_id in ids:
+        with sessions.begin() as session:
+            where = (JobEvent.job_id == job_id, JobEvent.type == "metric")
+            session.execute(delete(JobEvent).where(*where, JobEvent.seq.in_(_superfluous(session, where))))
+    return len(ids)
+
+
+def _superfluous(session: Session, where: tuple[ColumnElement[bool], ...]) -> list[int]:
+    found = list(session.scalars(select(JobEvent.seq).where(*where).order_by(JobEvent.seq)))
+    last = len(found) - 1
+    kept = {found[round(number * last / (KEPT_METRICS - 1))] for number in range(KEPT_METRICS)} if last > 0 else set()
+    return [seq for seq in found if seq not in kept]
+
+
+def _remove_files(sessions: sessionmaker[Session], settings: Settings, now: datetime) -> int:
+    """Remove what lies about of jobs that no longer want it."""
+    removed = 0
+    for root in (settings.artifacts, settings.previews, settings.job_logs):
+        removed += _remove_unwanted(sessions, root, now, _wants_results)
+    ended = now - timedelta(days=settings.checkpoint_days)
+    removed += _remove_unwanted(sessions, settings.checkpoints, now, _wants_checkpoints(ended))
+    removed += _remove_unwanted(sessions, settings.scratch, now, Job.status.in_(HELD))
+    with sessions() as session:
+        first_claim = session.scalar(select(func.min(Job.claimed_at)).where(Job.status.in_(HELD)))
+    before = min(now - DAY, first_claim or now)  # a running attempt made its own when it began
+    return removed + sum(_remove(path) for path in _entries(settings.staging) if _age(path) < before.timestamp())
+
+
+_wants_results = Job.purged_at.is_(None)
+
+
+def _wants_checkpoints(ended: datetime) -> ColumnElement[bool]:
+    child = aliased(Job)
+    going_on = select(child.id).where(child.parent_job_id == Job.id, child.status.not_in(TERMINAL)).exists()
+    return or_(Job.status.not_in(TERMINAL), Job.finished_at > ended, going_on)
+
+
+def _remove_unwanted(sessions: sessionmaker[Session], root: Path, now: datetime, wanted: ColumnElement[bool]) -> int:
+    """Remove what is named after jobs that do not want it; after jobs that are not there, once it is a day old."""
+    paths = {path.name.removesuffix(".log"): path for path in _entries(root)}
+    ids = [name for name in paths if JOB_ID.fullmatch(name)]
+    removed = 0
+    for start in range(0, len(ids), BATCH):
+        some = ids[start : start + BATCH]
+        with sessions() as session:
+            known = set(session.scalars(select(Job.id).where(Job.id.in_(some))))
+            wanting = set(session.scalars(select(Job.id).where(Job.id.in_(some), wanted)))
+        for job_id in some:
+            strange = job_id not in known and _age(paths[job_id]) < (now - DAY).timestamp()
+            if strange or job_id in known - wanting:
+                removed += _remove(paths[job_id])
+    return removed
+
+
+def _remove_uploads(sessions: sessionmaker[Session], settings: Settings, now: datetime) -> int:
+    """Give up uploads that nobody goes on with, and remove what belongs to none."""
+    with sessions.begin() as session:
+        for dataset_id in uploads.abandoned(session, settings.uploads, now - DAY):
+            session.execute(delete(UploadedDataset).where(UploadedDataset.id == dataset_id))
+    with sessions() as session:
+        orphans = uploads.orphans(session, settings.uploads)
+    return sum(_remove(settings.uploads / name) for name in orphans)
+
+
+def _entries(root: Path) -> list[Path]:
+    return list(root.iterdir()) if root.is_dir() else []
+
+
+def _age(path: Path) -> float:
+    """When it was last changed, in seconds since 1970; now, if it is gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return utcnow().timestamp()
+
+
+def _remove(path: Path) -> int:
+    """Remove a file or a directory; 1 if it is gone."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+    return int(not path.exists())
