@@ -19,7 +19,7 @@ log = structlog.get_logger()
 MAX_BODY_BYTES = 1 << 20
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 HEALTH = ("/livez", "/readyz")
-_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+_WRITING_METHODS = ("POST", "PUT", "PATCH", "DELETE")
 _UPLOAD = re.compile(r"/v1/datasets/[^/]+/parts/[^/]+")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SECURITY_HEADERS = {
@@ -119,7 +119,7 @@ class Guard:
         host = headers.get("host", "")
         if scope["path"] not in HEALTH and not self._is_ours(host):
             return Problem("HOST_NOT_ALLOWED", f"{host!r} is not a name of this service; see DREAM_ALLOWED_HOSTS")
-        if scope["method"] in _SAFE_METHODS:
+        if scope["method"] not in _WRITING_METHODS:
             return None
         origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
         if site not in ("none", "same-origin") or (origin is not None and origin.partition("://")[2] != host):

@@ -16,12 +16,13 @@ from api.schemas.jobs import JobResource
 from api.security import CanWrite, Principal
 from dream_core.catalog import DATASETS, UPLOAD_PREFIX, is_folder, is_upload
 from dream_core.inventory import find
+from dream_core.recipes import check_fits
 from jobs import audit, idempotency, metrics, quotas, uploads
 from jobs.redaction import scrub
 from jobs.ringer import Ringer
 from jobs.settings import Settings
 from jobs.spec import JobSpec
-from jobs.tables import Job
+from jobs.tables import Job, UploadedDataset
 
 POLL_S = 2
 OVERLOADED_S = 60
@@ -104,17 +105,24 @@ def require_dataset(spec: JobSpec, settings: Settings) -> None:
         raise _missing(scrub(found.advice, settings))
 
 
-def uploaded_dataset(session: Session, spec: JobSpec, owner: str) -> str | None:
-    """The id of what `upload:NAME` means, kept until the transaction ends; None for any other dataset.
+def find_upload(session: Session, spec: JobSpec, owner: str) -> UploadedDataset | None:
+    """What `upload:NAME` means, kept until the transaction ends; None for any other dataset.
 
-    Raises a Problem where the owner has none of that name that could be used.
+    Raises a Problem where the owner has none of that name that could be used, or not enough images in it.
     """
     if not is_upload(spec.dataset):
         return None
     dataset = uploads.find_ready(session, owner, spec.dataset.removeprefix(UPLOAD_PREFIX))
     if dataset is None:
         raise _missing(f"you have uploaded no dataset of this name; `GET /v1/datasets` lists them: {spec.dataset}")
-    return dataset.id
+    check_fits(spec.resolve(), dataset.smallest_class)
+    return dataset
+
+
+def uploaded_dataset(session: Session, spec: JobSpec, owner: str) -> str | None:
+    """The id of what `upload:NAME` means; see `find_upload`."""
+    dataset = find_upload(session, spec, owner)
+    return dataset.id if dataset else None
 
 
 def _missing(advice: str) -> Problem:

@@ -1,6 +1,6 @@
 """How fast the API is, and how it holds under load: `make bench-load`.
 
-    python benchmarks/load.py --quick                 # a look, with fewer jobs
+    python benchmarks/load.py --quick                 # a look, in less than a minute
     python benchmarks/load.py --database sqlite --phases polls submits
 
 Fills a SQLite and a PostgreSQL database with 100,000 jobs, starts one API process with keys required, and sends it
@@ -39,6 +39,9 @@ RESULTS = Path(__file__).parent / "results" / "load"
 LOCUSTFILE = Path(__file__).parent / "load" / "locustfile.py"
 CORES = 2
 RUNNING = 50
+SPAWNED_PER_S = 125
+SETTLING_S = 2.0
+QUICK = ("polls", "mix")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +151,17 @@ class Bench:
         )
         path = self.directory / "plan.json"
         plan.write(path)
-        users = sum(phase.users.values())
+        Path(plan.samples).unlink(missing_ok=True)
+        warm_up_s = sum(phase.users.values()) / SPAWNED_PER_S + SETTLING_S
         command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--host", url]
-        command += ["-u", str(users), "-r", str(max(100, users // 2)), "-t", f"{self.seconds + report.WARM_UP_S:g}s"]
+        command += [
+            "-u",
+            str(sum(phase.users.values())),
+            "-r",
+            str(SPAWNED_PER_S),
+            "-t",
+            f"{warm_up_s + self.seconds:g}s",
+        ]
         command += ["--loglevel", "WARNING", "--only-summary", "--stop-timeout", "0", *phase.users]
         root = str(Path(__file__).parents[1])
         env = os.environ | {"LOAD_PLAN": str(path), "PYTHONPATH": root}
@@ -163,7 +174,7 @@ class Bench:
         spent = max(sample.at for sample in samples) - min(sample.at for sample in samples)
         self.api_cores[phase.name] = round(busy / spent, 2)
         self.api_ms[phase.name] = round(1000 * busy / len(samples), 2)
-        rows = report.rows_of(phase.name, samples)
+        rows = report.rows_of(phase.name, samples, warm_up_s)
         self.rows += rows
         for row in rows:
             log.info("%s", row)
@@ -181,7 +192,7 @@ def machine() -> str:
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a look: 5,000 jobs, 3 seconds a phase, 64 MiB")
+    parser.add_argument("--quick", action="store_true", help=f"a look: 2,000 jobs, {' and '.join(QUICK)}, 64 MiB")
     parser.add_argument("--database", nargs="+", choices=("sqlite", "postgresql"), default=["sqlite", "postgresql"])
     parser.add_argument("--phases", nargs="+", choices=[phase.name for phase in PHASES], help="only these")
     parser.add_argument("--jobs", type=int, default=100_000, help="in the table (default %(default)s)")
@@ -189,10 +200,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--megabytes", type=int, default=1024, help="that every client downloads (default %(default)s)")
     parser.add_argument("--clients", type=int, default=20, help="who download (default %(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.set_defaults()
     options = parser.parse_args(given)
     if options.quick:
-        options.jobs, options.seconds, options.megabytes = 5000, 3, 64
+        options.jobs, options.seconds, options.megabytes, options.phases = 2000, 3.0, 64, QUICK
     return options
 
 

@@ -48,6 +48,23 @@ class Jobs:
         body = _body(dataset, method, ipc, seed, params, evaluation, name, metadata, max_runtime_s, priority)
         return self._submit("/v1/jobs", body, idempotency_key)
 
+    def estimate(
+        self,
+        dataset: str,
+        method: str = "dream",
+        ipc: int = 1,
+        seed: int = 0,
+        params: dict[str, Any] | None = None,
+        evaluation: dict[str, Any] | None = None,
+        priority: Priority = "normal",
+    ) -> dict[str, Any]:
+        """What such a job would take: `seconds` with their error bars, `memory_bytes`, `disk_bytes`, its `queue` place.
+
+        Submits nothing. Raises what `create` would raise for the job itself.
+        """
+        body = _body(dataset, method, ipc, seed, params, evaluation, None, None, None, priority)
+        return self._transport.json("POST", "/v1/estimates", json=body)
+
     def get(self, job_id: str, known: Job | None = None) -> Job:
         """The job as it is now; `known` itself if it has not changed since. Raises `NotFound` or `Gone`."""
         headers = {"If-None-Match": f'W/"{known.version}"'} if known else {}

@@ -130,7 +130,7 @@ def _what(job: Job) -> Iterator[tuple[str, Text]]:
     if job.name:
         yield "name", Text(job.name)
     yield "status", status_line(job)
-    yield "what", Text(title(job))
+    yield "what", Text(title(job.spec))
     pairs = {"params": job.spec.get("params"), "evaluation": job.spec.get("evaluation"), "metadata": job.metadata}
     for label, values in pairs.items():
         if values:
@@ -184,8 +184,7 @@ def status_line(job: Job) -> Text:
     return text
 
 
-def title(job: Job) -> str:
-    spec = job.spec
+def title(spec: dict[str, Any]) -> str:
     words = [
         spec.get("method"),
         spec.get("dataset"),

@@ -123,7 +123,8 @@ class Transport:
                 lost = (isinstance(error, ServiceUnreachable) and error.sent) or (
                     lost and request.method not in READING
                 )
-                pause = _pause(error, number, lost) if repeatable else None
+                refused = isinstance(error, ApiError) and error.status == httpx2.codes.TOO_MANY_REQUESTS
+                pause = _pause(error, number, lost) if repeatable or refused else None
                 if pause is None or time.monotonic() + pause > give_up_at:
                     if lost and request.method == "POST":
                         error.advice = "it may have been done all the same: look (`dream ls`) before you try again"

@@ -81,7 +81,7 @@ def _draw(client: Client, job: Job) -> Job:
 
 
 def _lines(client: Client, job: Job) -> Job:
-    console.say(f"{job.id}  {title(job)}")
+    console.say(f"{job.id}  {title(job.spec)}")
 
     show = line_printer()
     return client.jobs.wait(job.id, on_event=show)
@@ -108,7 +108,7 @@ def screen(job: Job, view: View, spinner: RenderableType) -> RenderableType:
     state = status_text(view.status)
     if view.phase:
         state.append(f" · {view.phase}", style="dim")
-    head.add_row(spinner, Text(title(job), style="bold"), state)
+    head.add_row(spinner, Text(title(job.spec), style="bold"), state)
     parts: list[RenderableType] = [head]
     if view.metric.get("total"):
         parts.append(bar(view.metric))

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from alembic import command
@@ -12,6 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 BUSY_TIMEOUT_MS = 10_000
@@ -32,7 +34,9 @@ def make_engine(url: str) -> Engine:
     Path(location.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(location, **options)
     event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
+    turn = Turn()
+    event.listen(engine, "begin", turn.begin)
+    event.listen(engine, "checkin", turn.give_back)
     return engine
 
 
@@ -89,16 +93,34 @@ def _with_driver(url: URL) -> URL:
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
-    connection.isolation_level = None  # the driver must not begin transactions by itself: `_begin_sqlite` does
+    connection.isolation_level = None  # the driver must not begin transactions by itself: `Turn.begin` does
     for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads first and then writes fails at once with "database is locked" if another has written
-    # in between, busy_timeout or not. Taking the writer's place at the start makes it wait instead.
-    read_only = connection.get_execution_options().get("read_only", False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+class Turn:
+    """Lets the threads of this process write to SQLite one after the other.
+
+    SQLite has one write at a time anyway. But it has the others try again at ever longer intervals, so that under load
+    a transaction of milliseconds may come late by seconds. Other processes are met like that still.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+
+    def begin(self, connection: Connection) -> None:
+        """A transaction that reads first and then writes would fail at once with "database is locked" if another has
+        written in between, busy_timeout or not. Taking the writer's place at the start makes it wait instead.
+        """
+        read_only = connection.get_execution_options().get("read_only", False)
+        if not read_only:
+            connection.info["turn"] = self._lock.acquire(timeout=BUSY_TIMEOUT_MS / 1000)
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    def give_back(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        """The transaction is over, one way or the other: its connection goes back to the pool."""
+        if record.info.pop("turn", False):
+            self._lock.release()
 
 
 def _dump_json(value: Any) -> str:

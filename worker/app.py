@@ -3,12 +3,12 @@
 import platform
 from functools import cache
 from importlib.metadata import version
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import psutil
 import structlog
-from celery.signals import setup_logging, worker_init, worker_ready, worker_shutting_down
+from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobs import dispatcher, operations, retention
@@ -27,10 +27,12 @@ log = structlog.get_logger()
 WEBHOOKS_S = 1.0
 DATASETS_S = 2.0
 RETENTION_S = 600.0
+CHORES_END_S = 2.0
 
 app = make_worker_app(get_settings().redis_url)
 app.conf.update(include=("worker.tasks",), worker_redirect_stdouts=False)
 closing = Event()
+threads: list[Thread] = []
 
 
 @cache
@@ -94,8 +96,7 @@ def _prepare(**_: Any) -> None:
 @worker_ready.connect
 def _ready(sender: Any, **_: Any) -> None:
     serve_metrics(get_settings())
-    for chore in chores(sender.hostname):
-        chore.start(closing)
+    threads.extend(chore.start(closing) for chore in chores(sender.hostname))
     log.info("worker.ready", name=supervisor().name)
 
 
@@ -103,3 +104,9 @@ def _ready(sender: Any, **_: Any) -> None:
 def _shutting_down(**_: Any) -> None:
     closing.set()
     supervisor().close()
+
+
+@worker_shutdown.connect
+def _shut_down(**_: Any) -> None:
+    for thread in threads:  # so that what a chore has claimed is given back, not lost
+        thread.join(CHORES_END_S)

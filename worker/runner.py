@@ -49,6 +49,7 @@ def main(workdir: Path) -> int:
         use_threads_for(job.recipe.image_size)
         stopping.listen(job.grace_s)
         _leave_result(workdir, pipeline.run(job, Reporter(workdir / "events.jsonl"), stopping))
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # all is done: to die of it on the way out would undo that
     except Interrupted as interrupted:
         say(f"stopped: {stopping.why}")
         if interrupted.partial:
@@ -115,4 +116,6 @@ def memory_advice(recipe: Recipe) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    exit_code = main(Path(sys.argv[1]))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # all is done: a late stop must not look like a loss
+    sys.exit(exit_code)

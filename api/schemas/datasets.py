@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StrictInt
+from pydantic import ConfigDict, Field, StrictInt
 
 from api.schemas.base import Input, Output
 from dream_core.catalog import UPLOAD_NAME, UPLOAD_PREFIX
@@ -36,6 +36,8 @@ class Dataset(Output):
 class DatasetCreate(Input):
     """A dataset to be uploaded: a zip with a folder of images for every class, in `train/` and in `test/`."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "birds", "bytes": 73_400_320}]})
+
     name: Annotated[str, Field(pattern=f"^{UPLOAD_NAME.pattern}$")]
     """Jobs call it `upload:NAME`."""
     bytes: Annotated[StrictInt, Field(ge=1, le=2**53)] | None = None
@@ -46,6 +48,8 @@ class DatasetCreate(Input):
 
 class DatasetComplete(Input):
     """What must have arrived."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"parts": 5}, {}]})
 
     parts: Annotated[StrictInt, Field(ge=1, le=MAX_PARTS)] | None = None
     """How many parts."""

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from api.schemas.base import Input, Output, Text
 from jobs.outbox import PENDING, EventType
@@ -12,6 +12,10 @@ from jobs.tables import Webhook, WebhookDelivery
 
 class WebhookCreate(Input):
     """An address to be told."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"url": "https://hooks.example.org/dream", "events": ["job.succeeded"]}]}
+    )
 
     url: Annotated[Text, Field(max_length=2048, examples=["https://hooks.example.org/dream"])]
     """https, port 443 or 8443, a host of the public internet."""

@@ -22,6 +22,7 @@ from client.commands.options import (
     parse_settings,
 )
 from client.console import connect, find_job, out, print_json, say
+from client.estimate_table import estimate_page
 from client.resources import Job
 from client.sdk import Client
 from client.watching import watch as follow
@@ -53,6 +54,28 @@ def submit(
     with connect(url) as client:
         job = client.jobs.create(dataset, method, ipc, seed, params, evaluation, name, pairs, priority=priority)
         submitted(client, job, watch, as_json)
+
+
+@app.command(rich_help_panel=JOBS)
+def estimate(
+    dataset: DatasetOption,
+    method: MethodOption = "dream",
+    ipc: IpcOption = 1,
+    seed: SeedOption = 0,
+    settings: SetOption = None,
+    priority: PriorityOption = "normal",
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what a distillation would take, without submitting it."""
+    params, evaluation = parse_settings(settings or [])
+    with connect(url) as client:
+        found = client.jobs.estimate(dataset, method, ipc, seed, params, evaluation, priority)
+    if as_json:
+        print_json(found)
+    else:
+        out.print(estimate_page(found))
+        say("Nothing has been submitted: `dream submit` with the same options does that.", style="dim")
 
 
 def submitted(client: Client, job: Job, watch: bool, as_json: bool) -> None:

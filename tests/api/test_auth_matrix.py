@@ -168,6 +168,7 @@ ROUTES = {
     "GET /v1/jobs/{job_id}/archive": Row(READ, made=World.succeeded),
     "GET /v1/compare": Row(READ, made=World.two_jobs, query="?ids={job_id}&ids={other_id}"),
     "GET /v1/leaderboard": Row(READ),
+    "POST /v1/estimates": Row(READ, about={"json": JOB}),
     "GET /v1/methods": Row(READ),
     "GET /v1/methods/{name}": Row(READ, made=lambda world: {"name": "idc"}, owned=False),
     "GET /v1/datasets": Row(READ),

@@ -136,7 +136,8 @@ def test_a_large_body_without_length_is_cut_off(http):
 def test_missing_dataset_is_said_at_once(http, service):
     document = problem(http.post("/v1/jobs", json={"spec": GOOD | {"dataset": "cifar10"}}), 422, "DATASET_MISSING")
     assert "cifar-10-batches-py" in document["detail"]
-    assert str(service.settings.data_dir) in document["detail"]
+    assert str(service.settings.home) not in document["detail"]
+    assert "<data>" in document["detail"]
     assert document["errors"][0]["pointer"] == "#/spec/dataset"
     own = problem(http.post("/v1/jobs", json={"spec": GOOD | {"dataset": "folder:mine"}}), 422, "DATASET_MISSING")
     assert "mine" in own["detail"]

@@ -76,7 +76,7 @@ class Service:
         with self.sessions.begin() as session:
             assert repository.append_events(session, job_id, attempt, [event])
 
-    def finish(self, job_id, attempt, files=None):
+    def finish(self, job_id, attempt, files=None, seconds=None):
         """Publish files and let the job succeed."""
         store = ArtifactStore(self.settings.artifacts, self.settings.staging)
         staged = store.stage()
@@ -85,6 +85,7 @@ class Service:
             (staged / name).write_bytes(content)
         write_manifest(staged, {"schema_version": 1, "job_id": job_id})
         summary = {"accuracy": {"mean": 81.25, "std": 0.5, "n": 3, "best_mean": 82.0}, "baselines": {"random": None}}
+        summary |= {"seconds": seconds} if seconds else {}
         with self.sessions.begin() as session:
             assert repository.settle(session, job_id, attempt, Status.SUCCEEDED, result_summary=summary)
             store.publish(staged, job_id)
@@ -140,7 +141,7 @@ def service(tmp_path_factory):
 @pytest.fixture(scope="session")
 def guarded(tmp_path_factory):
     """A service that asks for keys, and allows each of them little."""
-    limits = {"DREAM_RATE_LIMIT": "30/2 seconds", "DREAM_MAX_STREAMS": "1", "DREAM_MAX_QUEUED": "5"}
+    limits = {"DREAM_RATE_LIMIT": "15/3 seconds", "DREAM_MAX_STREAMS": "1", "DREAM_MAX_QUEUED": "5"}
     keys = {"DREAM_REQUIRE_KEY": "true", "DREAM_ADMIN_KEY": new_token()}
     with running(tmp_path_factory.mktemp("guarded"), **keys, **limits) as service:
         yield service

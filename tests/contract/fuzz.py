@@ -6,6 +6,7 @@ its checks. Ends with its exit code, and with an error if there were fewer reque
 
 import argparse
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from collections import Counter
 from pathlib import Path
 
 from jobs.database import migrate
+from jobs.logs import configure_logging
 from jobs.settings import Settings
-from tests.contract.service import stocked
+from tests.contract.service import KEY, stocked
 from tests.fixtures.broker import free_port, start_redis
 
 HERE = Path(__file__).parent
@@ -29,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--phases", default="examples,coverage,fuzzing,stateful")
     options = parser.parse_args(arguments)
+    configure_logging()
+    logging.getLogger().setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="dream-fuzz-") as scratch:
         home = Path(scratch) / "home"
         port = free_port()
@@ -50,6 +54,7 @@ def _run(url: str, known: dict[str, list[str]], report: Path, options: argparse.
         str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(HERE / "schemathesis.toml"), "run",
         f"{url}/openapi.json", "--checks", "all", "--phases", options.phases, "--max-examples", str(options.examples),
         "--suppress-health-check", "all", "--generation-database", "none", "--continue-on-failure",
+        "--header", f"Authorization: Bearer {KEY}", "--request-timeout", "20",
         "--report", "ndjson", "--report-ndjson-path", str(report), "--no-color",
     ]  # fmt: skip
     command += ["--seed", str(options.seed)] if options.seed is not None else []

@@ -2,7 +2,7 @@
 
 import json
 import os
-import random
+import zlib
 from typing import Any
 
 import schemathesis
@@ -12,8 +12,9 @@ KNOWN: dict[str, list[str]] = json.loads(os.environ.get("DREAM_FUZZ_KNOWN", "{}"
 
 @schemathesis.hook
 def map_path_parameters(context: Any, path_parameters: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Put a known id in the place of most made-up ones."""
-    for name in path_parameters or {}:
-        if KNOWN.get(name) and random.random() < 0.8:
-            path_parameters[name] = random.choice(KNOWN[name])
+    """Put a known id in the place of most made-up ones, always the same for the same one."""
+    for name, made_up in (path_parameters or {}).items():
+        number = zlib.crc32(str(made_up).encode(errors="replace"))
+        if KNOWN.get(name) and number % 5:
+            path_parameters[name] = KNOWN[name][number // 5 % len(KNOWN[name])]
     return path_parameters

@@ -4,18 +4,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx2
+from pydantic import SecretStr
 
 from jobs import repository
+from jobs.keys import new_token
 from jobs.lifecycle import Status
 from jobs.settings import Settings
 from tests.api.conftest import Service, serving
 
+KEY = new_token()
 SPEC = {"dataset": "digits", "method": "dream", "ipc": 1}
 
 
 @contextmanager
 def stocked(settings: Settings) -> Iterator[tuple[Service, list[str]]]:
-    """The running service and the ids of its jobs."""
+    """The running service, which asks for keys, and the ids of its jobs."""
     with serving(settings) as service, httpx2.Client(base_url=service.url) as http:
         ids = [_submit(http) for _ in range(8)]
         _, running, cancelling, pausing, paused, cancelled, failed, succeeded = ids
@@ -29,6 +32,17 @@ def stocked(settings: Settings) -> Iterator[tuple[Service, list[str]]]:
         error = {"class": "timeout", "code": "MAX_RUNTIME", "message": "too long"}
         service.call(repository.settle, failed, 1, Status.FAILED, error=error)
         service.succeed(succeeded, {"synthetic.safetensors": b"tensors", "gallery.png": b"picture"})
+    plenty = "1000000/minute"
+    guarded = settings.model_copy(
+        update={
+            "require_key": True,
+            "admin_key": SecretStr(KEY),
+            "rate_limit": plenty,
+            "failed_key_limit": plenty,
+            "max_queued": None,
+        }
+    )
+    with serving(guarded) as service:
         yield service, ids
 
 
