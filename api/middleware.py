@@ -69,7 +69,7 @@ class RequestContext:
 
 def _body_of(scope: Scope) -> tuple[str, int]:
     """The media type that a body must have, and how many bytes at most. Parts of uploads are the only large ones."""
-    if scope["method"] == "PUT" and _UPLOAD.fullmatch(scope["path"]):
+    if _UPLOAD.fullmatch(scope["path"]):
         return "application/octet-stream", PART_BYTES
     return "application/json", MAX_BODY_BYTES
 

@@ -10,14 +10,16 @@ those of a client on the same machine, and include its own share.
 
 import argparse
 import logging
+import math
 import os
 import platform
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +28,8 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, only this file's folder is searched
 
 from benchmarks.load import report
-from benchmarks.load.downloading import download, publish_large
+from benchmarks.load.cores import Busy, watching_cores
+from benchmarks.load.downloading import Downloads, download, publish_large
 from benchmarks.load.filling import OWNERS, SPREAD, Filled, fill, make_keys
 from benchmarks.load.plan import Plan
 from benchmarks.load.reporting import reporting_workers
@@ -41,7 +44,8 @@ CORES = 2
 RUNNING = 50
 SPAWNED_PER_S = 125
 SETTLING_S = 2.0
-QUICK = ("polls", "mix")
+QUICK = ("polls", "mix", "downloads")
+DOWNLOADS = "downloads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +68,25 @@ PHASES = (
     Phase("most submits", {"Submitter": 16}, greedy=True),
     Phase("most lists", {"Lister": 16}, greedy=True),
 )
+NAMES = [*(phase.name for phase in PHASES), DOWNLOADS]
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     options = arguments()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])  # children inherit it
+    table = ""
     for database in options.database:
         with tempfile.TemporaryDirectory(prefix="load-") as directory:
-            result = measure(Path(directory), database, options)
-        report.keep(options.results, result)
-        log.info("\n%s", (options.results / "load.md").read_text(encoding="utf-8"))
+            for result in measure(Path(directory), database, options):
+                table = report.keep(options.results, result)
+    log.info("\n%s", table)
 
 
-def measure(directory: Path, database: str, options: argparse.Namespace) -> report.Result:
-    """Everything on one kind of database."""
+def measure(directory: Path, database: str, options: argparse.Namespace) -> Iterator[report.Result]:
+    """One phase after the other on one kind of database."""
     with ExitStack() as stack:
         database_url = stack.enter_context(running_database(directory, database))
         env = {
@@ -98,19 +105,19 @@ def measure(directory: Path, database: str, options: argparse.Namespace) -> repo
         filled = fill(engine, options.jobs, RUNNING)
         log.info("%s: %d jobs", database, options.jobs)
         sessions = make_sessions(engine)
-        bench = Bench(directory, filled, options.seconds, make_keys(sessions, settings))
+        bench = Bench(directory, database, options.jobs, filled, options.seconds, make_keys(sessions, settings))
+        wanted = options.phases or NAMES
         with running_api(directory, env) as (url, api):
+            watched = [job for jobs in filled.running.values() for job in jobs]
             for phase in PHASES:
-                if options.phases and phase.name not in options.phases:
-                    continue
-                watched = [job for jobs in filled.running.values() for job in jobs]
-                workers = reporting_workers(sessions, watched) if "Watcher" in phase.users else nullcontext()
-                with workers:
-                    bench.run(phase, url, api)
-        sha256 = publish_large(settings, filled.finished, options.megabytes << 20)
-        with running_api(directory, env) as (url, api):  # a new one, whose memory the phases have not grown
-            downloads = download(url, filled.finished, bench.keys[OWNERS[0]], sha256, options.clients, api)
-        return bench.result(database, options.jobs, downloads)
+                if phase.name in wanted:
+                    workers = reporting_workers(sessions, watched) if "Watcher" in phase.users else nullcontext()
+                    with workers:
+                        yield bench.run(phase, url, api)
+        if DOWNLOADS in wanted:
+            sha256 = publish_large(settings, filled.finished, options.megabytes << 20)
+            with running_api(directory, env) as (url, api):  # a new one, whose memory the phases have not grown
+                yield bench.download(sha256, options.clients, url, api)
 
 
 @contextmanager
@@ -126,19 +133,18 @@ def running_database(directory: Path, database: str) -> Iterator[str]:
         yield url
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Bench:
-    """Runs phases, and keeps what was seen."""
+    """Runs phases on a filled database."""
 
     directory: Path
+    database: str
+    jobs: int
     filled: Filled
     seconds: float
     keys: dict[str, str]
-    rows: list[report.Row] = field(default_factory=list)
-    api_cores: dict[str, float] = field(default_factory=dict)
-    api_ms: dict[str, float] = field(default_factory=dict)
 
-    def run(self, phase: Phase, url: str, api: psutil.Process) -> None:
+    def run(self, phase: Phase, url: str, api: psutil.Process) -> report.Result:
         """One phase, in a locust of its own."""
         plan = Plan(
             users=phase.users,
@@ -152,35 +158,35 @@ class Bench:
         path = self.directory / "plan.json"
         plan.write(path)
         Path(plan.samples).unlink(missing_ok=True)
-        warm_up_s = sum(phase.users.values()) / SPAWNED_PER_S + SETTLING_S
+        users = sum(phase.users.values())
+        warm_up_s = users / SPAWNED_PER_S + SETTLING_S
         command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--host", url]
-        command += [
-            "-u",
-            str(sum(phase.users.values())),
-            "-r",
-            str(SPAWNED_PER_S),
-            "-t",
-            f"{warm_up_s + self.seconds:g}s",
-        ]
+        command += ["-u", str(users), "-r", str(SPAWNED_PER_S), "-t", f"{math.ceil(warm_up_s + self.seconds)}s"]
         command += ["--loglevel", "WARNING", "--only-summary", "--stop-timeout", "0", *phase.users]
-        root = str(Path(__file__).parents[1])
-        env = os.environ | {"LOAD_PLAN": str(path), "PYTHONPATH": root}
-        before = api.cpu_times()
-        with (self.directory / "locust.log").open("ab") as output:
-            subprocess.run(command, check=False, env=env, stdout=output, stderr=subprocess.STDOUT)
-        after = api.cpu_times()
+        env = os.environ | {"LOAD_PLAN": str(path), "PYTHONPATH": str(Path(__file__).parents[1])}
+        with watching_cores(api) as busy:
+            start = time.perf_counter()
+            done = subprocess.run(command, check=False, env=env, capture_output=True, text=True)
+            seconds = time.perf_counter() - start
+        if not Path(plan.samples).exists():
+            raise SystemExit(f"locust failed:\n{done.stdout}{done.stderr}")
         samples = plan.read_samples()
-        busy = after.user + after.system - before.user - before.system
-        spent = max(sample.at for sample in samples) - min(sample.at for sample in samples)
-        self.api_cores[phase.name] = round(busy / spent, 2)
-        self.api_ms[phase.name] = round(1000 * busy / len(samples), 2)
-        rows = report.rows_of(phase.name, samples, warm_up_s)
-        self.rows += rows
-        for row in rows:
-            log.info("%s", row)
+        rows = report.rows_of(samples, warm_up_s)
+        return self._result(phase.name, rows, busy, 1000 * busy.api * seconds / len(samples))
 
-    def result(self, database: str, jobs: int, downloads: report.Downloads) -> report.Result:
-        return report.Result(database, jobs, machine(), self.rows, self.api_cores, self.api_ms, downloads)
+    def download(self, sha256: str, clients: int, url: str, api: psutil.Process) -> report.Result:
+        """The last phase."""
+        with watching_cores(api) as busy:
+            found = download(url, self.filled.finished, self.keys[OWNERS[0]], sha256, clients, api)
+        return self._result(DOWNLOADS, [], busy, 1000 * busy.api * found.seconds / clients, found)
+
+    def _result(
+        self, phase: str, rows: list[report.Row], busy: Busy, api_ms: float, downloads: Downloads | None = None
+    ) -> report.Result:
+        for row in rows:
+            log.info("%s: %s", phase, row)
+        facts = (self.database, self.jobs, machine(), NAMES.index(phase), phase, rows)
+        return report.Result(*facts, busy.api, round(api_ms, 2), busy.others, downloads)
 
 
 def machine() -> str:
@@ -192,9 +198,9 @@ def machine() -> str:
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help=f"a look: 2,000 jobs, {' and '.join(QUICK)}, 64 MiB")
+    parser.add_argument("--quick", action="store_true", help=f"a look: 2,000 jobs, {', '.join(QUICK)}, 64 MiB")
     parser.add_argument("--database", nargs="+", choices=("sqlite", "postgresql"), default=["sqlite", "postgresql"])
-    parser.add_argument("--phases", nargs="+", choices=[phase.name for phase in PHASES], help="only these")
+    parser.add_argument("--phases", nargs="+", choices=NAMES, help="only these; what else is kept stays")
     parser.add_argument("--jobs", type=int, default=100_000, help="in the table (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=20, help="for each phase (default %(default)s)")
     parser.add_argument("--megabytes", type=int, default=1024, help="that every client downloads (default %(default)s)")

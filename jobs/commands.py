@@ -52,24 +52,18 @@ def serve(
 def admin_key(
     home: Home = None,
     name: Annotated[str | None, typer.Option("--name", help="For people, to know it by.")] = None,
-    unstored: Annotated[
-        bool, typer.Option("--unstored", help="Only make one, for DREAM_ADMIN_KEY; it is good where that is set.")
-    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make an administrator's key, shown this once, in the service's database. The service need not run."""
     from jobs.embedded import ServeError
-    from jobs.keys import new_token
 
     try:
-        facts = {"token": new_token()} if unstored else _stored_key(home, name)
+        facts = _stored_key(home, name)
     except ServeError as error:
         raise _failure(error, as_json) from None
     sys.stdout.write((json.dumps(facts) if as_json else facts["token"]) + "\n")
     if not as_json:
-        use = (
-            "set DREAM_ADMIN_KEY to it" if unstored else f"it is an administrator's, and works at once ({facts['id']})"
-        )
+        use = f"it is an administrator's, and works at once ({facts['id']})"
         sys.stderr.write(f"keep this key, it is not shown again: {use}\n")
 
 

@@ -156,7 +156,7 @@ def check_administrator(settings: Settings, host: str) -> None:
     """
     if settings.admin_key:
         if not is_well_formed(settings.admin_key.get_secret_value()):
-            raise NoAdministrator("DREAM_ADMIN_KEY is not a key", "`dream admin-key --unstored` makes one")
+            raise NoAdministrator("DREAM_ADMIN_KEY is not a key", "`dream keys generate` makes one")
         return
     if not settings.require_key:
         return
@@ -172,7 +172,7 @@ def check_administrator(settings: Settings, host: str) -> None:
         command = f"dream admin-key --home {shlex.quote(str(settings.home))}"
         raise NoAdministrator(
             f"{why}every request must carry a key, and no administrator has one yet",
-            f"make one with `{command}`, or set DREAM_ADMIN_KEY to one of `dream admin-key --unstored`{way_out}",
+            f"make one with `{command}`, or set DREAM_ADMIN_KEY to one of `dream keys generate`{way_out}",
         )
 
 

@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     secret: SecretStr | None = None
     """What keys are hashed under and webhooks sign with. None: one is made and kept in `home`."""
     admin_key: SecretStr | None = None
-    """A key for the first administrator, as `dream admin-key --unstored` makes them. Not stored."""
+    """A key for the first administrator, as `dream keys generate` makes them. Not stored."""
     require_key: bool = False
     """Whether every request must carry a key. An API that other machines can reach always asks for one."""
     rate_limit: str = "1200/minute"

@@ -49,7 +49,6 @@ def main(workdir: Path) -> int:
         use_threads_for(job.recipe.image_size)
         stopping.listen(job.grace_s)
         _leave_result(workdir, pipeline.run(job, Reporter(workdir / "events.jsonl"), stopping))
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # all is done: to die of it on the way out would undo that
     except Interrupted as interrupted:
         say(f"stopped: {stopping.why}")
         if interrupted.partial:

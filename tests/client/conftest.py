@@ -50,7 +50,7 @@ class Service:
         command = [sys.executable, "-m", "api", "--port", str(self.port)]
         with log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        for _ in range(200):
+        for _ in range(1200):
             try:
                 httpx2.get(f"{self.url}/livez", trust_env=False)
                 return
