@@ -218,7 +218,7 @@ def test_only_parts_may_be_other_than_json(http, create):
     dataset = create()
     problem(http.post("/v1/datasets", content=b"x", headers=OCTETS), 415, "UNSUPPORTED_MEDIA")
     problem(http.put("/v1/jobs/x/parts/1", content=b"x", headers=OCTETS), 415, "UNSUPPORTED_MEDIA")
-    problem(http.post(dataset["urls"]["parts"].format(n=1), content=b"x", headers=OCTETS), 415, "UNSUPPORTED_MEDIA")
+    problem(http.post(dataset["urls"]["parts"].format(n=1), content=b"x", headers=OCTETS), 405, "METHOD_NOT_ALLOWED")
 
 
 # ---- creating and completing
