@@ -87,8 +87,9 @@ def _delete(sessions: sessionmaker[Session], now: datetime) -> list[str]:
     """Remove rows a day after their owners deleted them."""
     with sessions.begin() as session:
         ids = _some(session, Job.deleted_at < now - DAY)
-        session.execute(update(Job).where(Job.parent_job_id.in_(ids)).values(parent_job_id=None))
-        session.execute(delete(Job).where(Job.id.in_(ids)))
+        if ids:
+            session.execute(update(Job).where(Job.parent_job_id.in_(ids)).values(parent_job_id=None))
+            session.execute(delete(Job).where(Job.id.in_(ids)))
     return ids
 
 
@@ -96,13 +97,13 @@ def _some(session: Session, *where: ColumnElement[bool]) -> list[str]:
     return list(session.scalars(select(Job.id).where(*where).limit(BATCH).with_for_update(skip_locked=True)))
 
 
-def _thin(sessions: sessionmaker[Session], now: datetime) -> int:
+def _thin(sessions: sessionmaker[Session], readings: sessionmaker[Session], now: datetime) -> int:
     """Thin out the metrics of jobs that are over: KEPT_METRICS of each, evenly, the first and the last among them."""
-    with sessions.begin() as session:
+    with readings.begin() as session:
         crowded = (
             select(Job.id)
             .join(JobEvent, JobEvent.job_id == Job.id)
-            .where(Job.status.in_(TERMINAL), Job.finished_at > now - THINNED_WITHIN, JobEvent.type == "metric")
+            .where(Job.finished_at > now - THINNED_WITHIN, JobEvent.type == "metric")
             .group_by(Job.id)
             .having(func.count() > KEPT_METRICS)
             .limit(BATCH)
@@ -129,7 +130,8 @@ def _remove_files(sessions: sessionmaker[Session], settings: Settings, now: date
         removed += _remove_unwanted(sessions, root, now, _wants_results)
     ended = now - timedelta(days=settings.checkpoint_days)
     removed += _remove_unwanted(sessions, settings.checkpoints, now, _wants_checkpoints(ended))
-    removed += _remove_unwanted(sessions, settings.scratch, now, Job.status.in_(HELD))
+    # not only those that run: one that is queued now may be claimed before its directory is removed
+    removed += _remove_unwanted(sessions, settings.scratch, now, Job.status.not_in(TERMINAL))
     with sessions() as session:
         first_claim = session.scalar(select(func.min(Job.claimed_at)).where(Job.status.in_(HELD)))
     before = min(now - DAY, first_claim or now)  # a running attempt made its own when it began

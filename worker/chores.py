@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from threading import Event, Thread
 
 import structlog
+from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
 log = structlog.get_logger()
@@ -19,7 +20,7 @@ class Chore:
     do: Callable[[], object]
 
     def start(self, closing: Event) -> Thread:
-        """Do it until the worker shuts down. A database or a disk that is away for a while is waited for."""
+        """Do it until the worker shuts down. A database, a broker or a disk that is away for a while is waited for."""
         thread = Thread(target=self._repeat, args=(closing,), name=self.name, daemon=True)
         thread.start()
         return thread
@@ -28,7 +29,7 @@ class Chore:
         while not closing.is_set():
             try:
                 more = self.do()
-            except (SQLAlchemyError, OSError) as error:
+            except (SQLAlchemyError, OperationalError, OSError) as error:
                 log.warning("chore.failed", chore=self.name, error=str(error))
                 more = False
             if more is not True:

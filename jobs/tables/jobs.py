@@ -32,6 +32,7 @@ class Job(Base):
         Index("ix_jobs_dataset_ipc_protocol_hash_accuracy", "dataset", "ipc", "protocol_hash", "accuracy"),
         Index("ix_jobs_finished_at", "finished_at"),
         Index("ix_jobs_expires_at", "expires_at", **_only_where("purged_at IS NULL")),
+        Index("ix_jobs_parent_job_id", "parent_job_id", **_only_where("parent_job_id IS NOT NULL")),
         Index("ix_jobs_deleted_at", "deleted_at", **_only_where("deleted_at IS NOT NULL")),
     )
 

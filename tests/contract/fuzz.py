@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 def main(arguments: list[str] | None = None) -> int:
     """Run it; return the exit code."""
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
-    parser.add_argument("--examples", type=int, default=60, help="random requests per operation and phase")
+    parser.add_argument("--examples", type=int, default=90, help="random requests per operation and phase")
     parser.add_argument("--at-least", type=int, default=5000, help="fewer requests than this are a failure")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--phases", default="examples,coverage,fuzzing,stateful")

@@ -46,7 +46,11 @@ JOB_INDEXES = {
     "ix_jobs_dataset_ipc_protocol_hash_accuracy": ["dataset", "ipc", "protocol_hash", "accuracy"],
     "ix_jobs_finished_at": ["finished_at"],
 }
-PARTIAL_JOB_INDEXES = {"expires_at": "purged_at IS NULL", "deleted_at": "deleted_at IS NOT NULL"}
+PARTIAL_JOB_INDEXES = {
+    "expires_at": "purged_at IS NULL",
+    "deleted_at": "deleted_at IS NOT NULL",
+    "parent_job_id": "parent_job_id IS NOT NULL",
+}
 NEW_TABLES = (
     "api_keys", "owners", "audit_log", "idempotency_records", "webhook_deliveries", "webhooks", "datasets", "workers",
     "paused_queues",
