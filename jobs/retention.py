@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, aliased, sessionmaker
 
 from jobs import idempotency, operations, outbox, uploads
 from jobs.artifacts import JOB_ID
+from jobs.database import make_sessions
 from jobs.lifecycle import HELD, TERMINAL
 from jobs.repository import utcnow
 from jobs.settings import Settings
@@ -47,14 +48,15 @@ class Swept:
 def sweep(sessions: sessionmaker[Session], settings: Settings, now: datetime | None = None) -> Swept:
     """Remove what is due, a batch of each kind at a time; nothing that is not. Raises what the database raises."""
     now = now or utcnow()
+    readings = make_sessions(sessions.kw["bind"], read_only=True)  # the long looks must keep nobody from writing
     purged = _purge(sessions, settings, now)
     deleted = _delete(sessions, now)
-    thinned = _thin(sessions, now)
+    thinned = _thin(sessions, readings, now)
     with sessions.begin() as session:
         idempotency.forget_expired(session)
         outbox.forget_old(session, now)
         operations.forget_workers(session)
-    directories = _remove_files(sessions, settings, now) + _remove_uploads(sessions, settings, now)
+    directories = _remove_files(readings, settings, now) + _remove_uploads(sessions, settings, now)
     swept = Swept(len(purged), len(deleted), thinned, directories)
     if swept != Swept(0, 0, 0, 0):
         log.info("retention.swept", purged=swept.purged, deleted=swept.deleted, directories=directories)
@@ -123,16 +125,16 @@ def _superfluous(session: Session, where: tuple[ColumnElement[bool], ...]) -> li
     return [seq for seq in found if seq not in kept]
 
 
-def _remove_files(sessions: sessionmaker[Session], settings: Settings, now: datetime) -> int:
+def _remove_files(readings: sessionmaker[Session], settings: Settings, now: datetime) -> int:
     """Remove what lies about of jobs that no longer want it."""
     removed = 0
     for root in (settings.artifacts, settings.previews, settings.job_logs):
-        removed += _remove_unwanted(sessions, root, now, _wants_results)
+        removed += _remove_unwanted(readings, root, now, _wants_results)
     ended = now - timedelta(days=settings.checkpoint_days)
-    removed += _remove_unwanted(sessions, settings.checkpoints, now, _wants_checkpoints(ended))
+    removed += _remove_unwanted(readings, settings.checkpoints, now, _wants_checkpoints(ended))
     # not only those that run: one that is queued now may be claimed before its directory is removed
-    removed += _remove_unwanted(sessions, settings.scratch, now, Job.status.not_in(TERMINAL))
-    with sessions() as session:
+    removed += _remove_unwanted(readings, settings.scratch, now, Job.status.not_in(TERMINAL))
+    with readings.begin() as session:
         first_claim = session.scalar(select(func.min(Job.claimed_at)).where(Job.status.in_(HELD)))
     before = min(now - DAY, first_claim or now)  # a running attempt made its own when it began
     return removed + sum(_remove(path) for path in _entries(settings.staging) if _age(path) < before.timestamp())
@@ -147,14 +149,14 @@ def _wants_checkpoints(ended: datetime) -> ColumnElement[bool]:
     return or_(Job.status.not_in(TERMINAL), Job.finished_at > ended, going_on)
 
 
-def _remove_unwanted(sessions: sessionmaker[Session], root: Path, now: datetime, wanted: ColumnElement[bool]) -> int:
+def _remove_unwanted(readings: sessionmaker[Session], root: Path, now: datetime, wanted: ColumnElement[bool]) -> int:
     """Remove what is named after jobs that do not want it; after jobs that are not there, once it is a day old."""
     paths = {path.name.removesuffix(".log"): path for path in _entries(root)}
     ids = [name for name in paths if JOB_ID.fullmatch(name)]
     removed = 0
     for start in range(0, len(ids), BATCH):
         some = ids[start : start + BATCH]
-        with sessions() as session:
+        with readings.begin() as session:
             known = set(session.scalars(select(Job.id).where(Job.id.in_(some))))
             wanting = set(session.scalars(select(Job.id).where(Job.id.in_(some), wanted)))
         for job_id in some:
