@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Path, Request
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.problems import Problem
+from api.problems import Problem, not_found
 from api.security import CanRead, Principal
 from jobs import repository
 from jobs.artifacts import JOB_ID, ArtifactStore
@@ -53,7 +53,7 @@ Store = Annotated[ArtifactStore, Depends(_store)]
 
 async def _job_id(job_id: Annotated[str, Path(description="`job_` and 32 hexadecimal digits")]) -> str:
     if not JOB_ID.fullmatch(job_id):
-        raise no_such_job(job_id)
+        raise not_found("job", job_id)
     return job_id
 
 
@@ -64,7 +64,7 @@ def find_job(session: Session, job_id: str, principal: Principal) -> Job:
     """The job, if it is one that they may see. Raises a Problem: another's job is not there, a deleted one is gone."""
     job = repository.get_job(session, job_id, principal.sees)
     if job is None:
-        raise no_such_job(job_id)
+        raise not_found("job", job_id)
     if job.deleted_at is not None:
         raise Problem("GONE", f"{job_id} has been deleted")
     return job
@@ -76,8 +76,3 @@ def _the_job(job_id: JobId, reader: CanRead, readings: Readings) -> Job:
 
 
 TheJob = Annotated[Job, Depends(_the_job)]
-
-
-def no_such_job(job_id: str) -> Problem:
-    """404."""
-    return Problem("NOT_FOUND", f"there is no job {job_id!r}")

@@ -2,15 +2,31 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any, Protocol
 
-from api.problems import Problem, ProblemDetail
+from api.problems import Problem, invalid
+
+
+class Row(Protocol):
+    """What lists are made of."""
+
+    @property
+    def id(self) -> Any: ...
+    @property
+    def created_at(self) -> Any: ...
 
 
 def encode_cursor(created_at: datetime, row_id: str) -> str:
     """The place behind this row, as text that means nothing to its bearer."""
     place = json.dumps([created_at.isoformat(), row_id])
     return base64.urlsafe_b64encode(place.encode()).decode()
+
+
+def next_cursor(found: Sequence[Row], more: bool) -> str | None:
+    """The place behind the last of the rows; None where no more come."""
+    return encode_cursor(found[-1].created_at, found[-1].id) if more else None
 
 
 def decode_cursor(cursor: str | None) -> tuple[datetime, str] | None:
@@ -30,8 +46,4 @@ def decode_cursor(cursor: str | None) -> tuple[datetime, str] | None:
 def no_cursor() -> Problem:
     """422."""
     message = "is not a cursor of this list; take `next_cursor` of the page before"
-    return Problem(
-        "VALIDATION_FAILED",
-        f"cursor: {message}",
-        errors=[ProblemDetail(pointer="?cursor", code="INVALID_CURSOR", message=message)],
-    )
+    return invalid("?cursor", "INVALID_CURSOR", message, f"cursor: {message}")

@@ -77,10 +77,6 @@ KINDS: dict[str, Kind] = {
     "IDEMPOTENCY_KEY_REUSED": Kind(
         422, "Idempotency key reused", "The key was sent with another request before. Take a new key for a new request."
     ),
-    "RESOURCES_UNAVAILABLE": Kind(
-        422, "No worker is large enough", "The job needs more memory than any known worker has."
-    ),
-    "UNSAFE_ARCHIVE": Kind(422, "Unsafe archive", "The archive holds what is never unpacked."),
     "QUOTA_EXCEEDED": Kind(429, "Quota used up", "Wait for running jobs, delete what is not needed, or ask for more."),
     "RATE_LIMITED": Kind(429, "Too many requests", "Send fewer; Retry-After says when to go on."),
     "DATASET_MISSING": Kind(
@@ -138,6 +134,17 @@ class Problem(HTTPException):
     ) -> None:
         super().__init__(KINDS[code].status, detail, dict(headers or {}))
         self.code, self.errors, self.facts = code, list(errors), facts
+
+
+def not_found(kind: str, given: str) -> Problem:
+    """404: there is none of this kind that is called so."""
+    return Problem("NOT_FOUND", f"there is no {kind} {given!r}")
+
+
+def invalid(pointer: str, code: str, message: str, detail: str | None = None, **facts: Any) -> Problem:
+    """422 for one thing that is wrong; `detail` says more than the message where the pointer is not seen."""
+    errors = [ProblemDetail(pointer=pointer, code=code, message=message)]
+    return Problem("VALIDATION_FAILED", detail or message, errors=errors, **facts)
 
 
 def problem_response(request: Request, problem: Problem) -> JSONResponse:

@@ -7,7 +7,7 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from api.problems import Problem, ProblemDetail
+from api.problems import Problem, invalid
 from jobs.parts import Incoming, PartTooLarge
 
 _DIGEST = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/=]*):")
@@ -39,8 +39,3 @@ def require_digest(request: Request, incoming: Incoming) -> None:
         if given and base64.b64encode(bytes.fromhex(incoming.sha256)).decode() != given[1]:
             message = f"what has arrived has not the SHA-256 that {header} says; send the part again"
             raise invalid("#", "DIGEST_MISMATCH", message)
-
-
-def invalid(pointer: str, code: str, message: str) -> Problem:
-    """422 for one thing that is wrong."""
-    return Problem("VALIDATION_FAILED", message, errors=[ProblemDetail(pointer=pointer, code=code, message=message)])

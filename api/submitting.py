@@ -10,14 +10,15 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from api.auditing import note
 from api.dependencies import RingerDep, Sessions, SettingsDep
-from api.problems import Problem, ProblemDetail, request_id
+from api.problems import Problem, ProblemDetail
 from api.schemas.jobs import JobResource
 from api.security import CanWrite, Principal
 from dream_core.catalog import DATASETS, UPLOAD_PREFIX, is_folder, is_upload
 from dream_core.inventory import find
-from dream_core.recipes import check_fits
-from jobs import audit, idempotency, metrics, quotas, uploads
+from dream_core.recipes import Recipe, check_fits
+from jobs import idempotency, metrics, quotas, uploads
 from jobs.redaction import scrub
 from jobs.ringer import Ringer
 from jobs.settings import Settings
@@ -67,7 +68,7 @@ class Submission:
                 return JSONResponse(known.body, known.status, known.headers | {"Idempotent-Replayed": "true"})
             quotas.admit_job(session, owner, self.settings)
             job = create(session)
-            audit.record(session, owner, self.principal.key_id, "job.submitted", job.id, request_id(self.request))
+            note(session, self.request, "job.submitted", job.id)
             headers = {"Location": f"/v1/jobs/{job.id}", "Retry-After": str(POLL_S)}
             answer = JobResource.of(job).model_dump(mode="json", by_alias=True)
             if key:
@@ -105,23 +106,23 @@ def require_dataset(spec: JobSpec, settings: Settings) -> None:
         raise _missing(scrub(found.advice, settings))
 
 
-def find_upload(session: Session, spec: JobSpec, owner: str) -> UploadedDataset | None:
+def find_upload(session: Session, recipe: Recipe, owner: str) -> UploadedDataset | None:
     """What `upload:NAME` means, kept until the transaction ends; None for any other dataset.
 
     Raises a Problem where the owner has none of that name that could be used, or not enough images in it.
     """
-    if not is_upload(spec.dataset):
+    if not is_upload(recipe.dataset):
         return None
-    dataset = uploads.find_ready(session, owner, spec.dataset.removeprefix(UPLOAD_PREFIX))
+    dataset = uploads.find_ready(session, owner, recipe.dataset.removeprefix(UPLOAD_PREFIX))
     if dataset is None:
-        raise _missing(f"you have uploaded no dataset of this name; `GET /v1/datasets` lists them: {spec.dataset}")
-    check_fits(spec.resolve(), dataset.smallest_class)
+        raise _missing(f"you have uploaded no dataset of this name; `GET /v1/datasets` lists them: {recipe.dataset}")
+    check_fits(recipe, dataset.smallest_class)
     return dataset
 
 
-def uploaded_dataset(session: Session, spec: JobSpec, owner: str) -> str | None:
+def uploaded_dataset(session: Session, recipe: Recipe, owner: str) -> str | None:
     """The id of what `upload:NAME` means; see `find_upload`."""
-    dataset = find_upload(session, spec, owner)
+    dataset = find_upload(session, recipe, owner)
     return dataset.id if dataset else None
 
 

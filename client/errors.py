@@ -179,16 +179,6 @@ class DatasetMissing(ApiError):
     """The service does not have the dataset's files."""
 
 
-class UnsafeArchive(ApiError):
-    """The uploaded zip holds what the service never unpacks."""
-
-    ADVICE = "make the zip anew, with pictures only"
-
-
-class ResourcesUnavailable(ApiError):
-    """No worker of the service is large enough for the job."""
-
-
 class QuotaExceeded(ApiError):
     """As much is in use as the owner may have."""
 
@@ -225,8 +215,6 @@ BY_CODE: dict[str, type[ApiError]] = {
     "PAYLOAD_TOO_LARGE": PayloadTooLarge,
     "VALIDATION_FAILED": ValidationFailed,
     "DATASET_MISSING": DatasetMissing,
-    "UNSAFE_ARCHIVE": UnsafeArchive,
-    "RESOURCES_UNAVAILABLE": ResourcesUnavailable,
     "QUOTA_EXCEEDED": QuotaExceeded,
     "RATE_LIMITED": RateLimited,
     "OVERLOADED": Overloaded,

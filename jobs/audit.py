@@ -3,6 +3,7 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from jobs.paging import page
 from jobs.repository import utcnow
 from jobs.tables import AuditEntry
 
@@ -20,12 +21,11 @@ def list_entries(
     session: Session, limit: int, *, owner: str | None = None, action: str | None = None, before: int | None = None
 ) -> tuple[list[AuditEntry], bool]:
     """Entries from the newest on, and whether there are more. `before` is the id of the last one seen."""
-    query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit + 1)
+    query = select(AuditEntry).order_by(AuditEntry.id.desc())
     if owner is not None:
         query = query.where(AuditEntry.owner == owner)
     if action is not None:
         query = query.where(AuditEntry.action == action)
     if before is not None:
         query = query.where(AuditEntry.id < before)
-    found = list(session.scalars(query))
-    return found[:limit], len(found) > limit
+    return page(session, query, limit)

@@ -12,11 +12,12 @@ from datetime import datetime, timedelta
 from typing import Literal, get_args
 
 import uuid_utils
-from sqlalchemy import or_, select, tuple_, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from jobs.database import make_engine, make_sessions
 from jobs.network import is_loopback
+from jobs.paging import page_by_age
 from jobs.quotas import ensure_owner
 from jobs.repository import utcnow
 from jobs.secrets import derive, server_secret
@@ -113,14 +114,10 @@ def list_keys(
     """Keys from the newest on, revoked ones too, and whether there are more. `after` is (created_at, id) of the last
     one seen; `owner` None means everyone's.
     """
-    place = (ApiKey.created_at, ApiKey.id)
-    query = select(ApiKey).order_by(*(column.desc() for column in place)).limit(limit + 1)
+    query = select(ApiKey)
     if owner is not None:
         query = query.where(ApiKey.owner == owner)
-    if after:
-        query = query.where(tuple_(*place) < tuple_(*after, types=(place[0].type, place[1].type)))
-    found = list(session.scalars(query))
-    return found[:limit], len(found) > limit
+    return page_by_age(session, query, (ApiKey.created_at, ApiKey.id), limit, after)
 
 
 def revoke_key(session: Session, key_id: str) -> ApiKey | None:

@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 import uuid_utils
-from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from jobs.lifecycle import Status
+from jobs.paging import page_by_age
 from jobs.tables import Job, Webhook, WebhookDelivery
 
 LEASE = timedelta(seconds=60)
@@ -137,13 +138,8 @@ def list_deliveries(
     session: Session, webhook_id: str, limit: int, after: tuple[datetime, str] | None = None
 ) -> tuple[list[WebhookDelivery], bool]:
     """Messages to a webhook from the newest on, and whether there are more. `after` is (created_at, id) of the last."""
-    place = (WebhookDelivery.created_at, WebhookDelivery.id)
     query = select(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook_id)
-    query = query.order_by(*(column.desc() for column in place)).limit(limit + 1)
-    if after:
-        query = query.where(tuple_(*place) < tuple_(*after, types=(place[0].type, place[1].type)))
-    found = list(session.scalars(query))
-    return found[:limit], len(found) > limit
+    return page_by_age(session, query, (WebhookDelivery.created_at, WebhookDelivery.id), limit, after)
 
 
 def redeliver(session: Session, webhook_id: str, delivery_id: str, now: datetime) -> WebhookDelivery | None:

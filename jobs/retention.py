@@ -20,6 +20,7 @@ from jobs.lifecycle import HELD, TERMINAL
 from jobs.repository import utcnow
 from jobs.settings import Settings
 from jobs.tables import Job, JobEvent, UploadedDataset
+from jobs.thinning import evenly
 
 log = structlog.get_logger()
 
@@ -120,9 +121,8 @@ def _thin(sessions: sessionmaker[Session], readings: sessionmaker[Session], now:
 
 def _superfluous(session: Session, where: tuple[ColumnElement[bool], ...]) -> list[int]:
     found = list(session.scalars(select(JobEvent.seq).where(*where).order_by(JobEvent.seq)))
-    last = len(found) - 1
-    kept = {found[round(number * last / (KEPT_METRICS - 1))] for number in range(KEPT_METRICS)} if last > 0 else set()
-    return [seq for seq in found if seq not in kept]
+    kept = evenly(len(found), KEPT_METRICS)
+    return [seq for number, seq in enumerate(found) if number not in kept]
 
 
 def _remove_files(readings: sessionmaker[Session], settings: Settings, now: datetime) -> int:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import uuid_utils
-from sqlalchemy import exists, func, or_, select, tuple_, update
+from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from dream_core.catalog import UPLOAD_PREFIX
 from jobs import outbox
 from jobs.lifecycle import TERMINAL
+from jobs.paging import page_by_age
 from jobs.parts import UploadFiles
 from jobs.repository import utcnow
 from jobs.tables import Job, UploadedDataset
@@ -79,14 +80,10 @@ def list_uploads(
     session: Session, limit: int, owner: str | None, after: tuple[datetime, str] | None = None
 ) -> tuple[list[UploadedDataset], bool]:
     """Up to `limit`, newest first, and whether there are more."""
-    key = tuple_(UploadedDataset.created_at, UploadedDataset.id)
-    query = select(UploadedDataset).order_by(UploadedDataset.created_at.desc(), UploadedDataset.id.desc())
+    query = select(UploadedDataset)
     if owner is not None:
         query = query.where(UploadedDataset.owner == owner)
-    if after is not None:
-        query = query.where(key < after)
-    found = list(session.scalars(query.limit(limit + 1)))
-    return found[:limit], len(found) > limit
+    return page_by_age(session, query, (UploadedDataset.created_at, UploadedDataset.id), limit, after)
 
 
 def find_ready(session: Session, owner: str, name: str) -> UploadedDataset | None:

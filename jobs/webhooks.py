@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import uuid_utils
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from jobs.outbox import EventType
+from jobs.paging import page_by_age
 from jobs.quotas import QuotaExceeded, lock_owner
 from jobs.repository import utcnow
 from jobs.secrets import derive
@@ -48,14 +49,10 @@ def list_webhooks(
     session: Session, limit: int, owner: str | None = None, after: tuple[datetime, str] | None = None
 ) -> tuple[list[Webhook], bool]:
     """Webhooks from the newest on, and whether there are more. `after` is (created_at, id) of the last one seen."""
-    place = (Webhook.created_at, Webhook.id)
-    query = select(Webhook).order_by(*(column.desc() for column in place)).limit(limit + 1)
+    query = select(Webhook)
     if owner is not None:
         query = query.where(Webhook.owner == owner)
-    if after:
-        query = query.where(tuple_(*place) < tuple_(*after, types=(place[0].type, place[1].type)))
-    found = list(session.scalars(query))
-    return found[:limit], len(found) > limit
+    return page_by_age(session, query, (Webhook.created_at, Webhook.id), limit, after)
 
 
 def rotate_secret(session: Session, webhook_id: str, owner: str | None = None) -> Webhook | None:

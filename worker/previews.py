@@ -6,6 +6,8 @@ from pathlib import Path
 from dream_core.formats import preview
 from dream_core.synthetic import SyntheticSet
 from jobs.files import atomic_write
+from jobs.previews import preview_path
+from jobs.thinning import evenly
 from worker.cadence import Cadence
 from worker.reporting import Reporter
 
@@ -50,7 +52,7 @@ class Previews:
     def _draw(self, directory: Path, step: int, synthetic: SyntheticSet) -> None:
         picture, encoded = preview(synthetic), io.BytesIO()
         picture.save(encoded, "WEBP", quality=QUALITY, method=0)
-        content, path = encoded.getvalue(), directory / f"step-{step:08d}.webp"
+        content, path = encoded.getvalue(), preview_path(directory, step)
         directory.mkdir(parents=True, exist_ok=True)
         atomic_write(path, content)
         self._drawn = step
@@ -61,8 +63,7 @@ class Previews:
 def thin(directory: Path, keep: int) -> None:
     """Remove frames evenly until at most `keep` are left, the first and the last among them."""
     frames = sorted(directory.glob("step-*.webp"))
-    if len(frames) > keep:
-        kept = {round(number * (len(frames) - 1) / (keep - 1)) for number in range(keep)}
-        for number, frame in enumerate(frames):
-            if number not in kept:
-                frame.unlink(missing_ok=True)
+    kept = evenly(len(frames), keep)
+    for number, frame in enumerate(frames):
+        if number not in kept:
+            frame.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from api.auditing import note
 from api.conditional import Span, matches, require_match, wanted_ranges
 from api.dependencies import Sessions, Store, TheJob
 from api.openapi import PROBLEM_RESPONSES
-from api.problems import Problem, ProblemDetail
+from api.problems import Problem, invalid
 from jobs.artifacts import MANIFEST, ArchiveFormat, Artifact, ArtifactStore, Manifest
 from jobs.lifecycle import Status
 from jobs.tables import Job
@@ -94,8 +94,8 @@ def download_archive(
     try:
         made = archive(store.directory(job.id), manifest, wanted)
     except Unsuitable as error:
-        detail = ProblemDetail(pointer="?format", code="UNSUITABLE_FORMAT", message=str(error))
-        raise Problem("VALIDATION_FAILED", f"{job.id} cannot be had as {wanted}: {error}", errors=[detail]) from None
+        told = f"{job.id} cannot be had as {wanted}: {error}"
+        raise invalid("?format", "UNSUITABLE_FORMAT", str(error), told) from None
     except FileNotFoundError:
         raise _expired(job) from None
     _note(sessions, request, "archive.downloaded", job)

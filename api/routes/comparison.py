@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
-from api.dependencies import Readings, find_job, no_such_job
-from api.problems import Problem, ProblemDetail
+from api.dependencies import Readings, find_job
+from api.problems import invalid, not_found
 from api.schemas.comparison import (
     ComparedJob,
     CompareQuery,
@@ -36,12 +36,10 @@ CURVE_POINTS = 200
 def compare_jobs(query: Annotated[CompareQuery, Query()], reader: CanRead, readings: Readings) -> Comparison:
     """Jobs side by side: what differs in their recipes, their losses, and what came of them."""
     if len(set(query.ids)) < len(query.ids):
-        message = "names a job twice"
-        detail = ProblemDetail(pointer="?ids", code="DUPLICATE", message=message)
-        raise Problem("VALIDATION_FAILED", f"ids: {message}", errors=[detail])
+        raise invalid("?ids", "DUPLICATE", "names a job twice", "ids: names a job twice")
     for job_id in query.ids:
         if not JOB_ID.fullmatch(job_id):
-            raise no_such_job(job_id)
+            raise not_found("job", job_id)
     with readings.begin() as session:
         jobs = [find_job(session, job_id, reader) for job_id in query.ids]
         curves = [Curve(job_id=job.id, points=_loss(session, job)) for job in jobs]

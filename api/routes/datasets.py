@@ -7,17 +7,18 @@ from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
+from api.auditing import note
 from api.dependencies import Readings, Sessions, SettingsDep
-from api.pagination import decode_cursor, encode_cursor
-from api.problems import Problem, request_id
-from api.receiving import invalid, receive, require_digest
+from api.pagination import decode_cursor, next_cursor
+from api.problems import Problem, invalid, not_found
+from api.receiving import receive, require_digest
 from api.schemas.base import PageQuery
 from api.schemas.datasets import Dataset, DatasetComplete, DatasetCreate, DatasetList, PartResource, UploadResource
 from api.security import CanRead, CanUpload, Principal
 from api.submitting import POLL_S, require_room
 from dream_core.catalog import DATASETS
 from dream_core.inventory import Found, find, inventory
-from jobs import audit, quotas, uploads
+from jobs import quotas, uploads
 from jobs.parts import MAX_PARTS, Incoming, Part, UploadFiles
 from jobs.redaction import scrub
 from jobs.settings import Settings
@@ -33,7 +34,7 @@ _PART_BODY = {
 
 async def _dataset_id(dataset_id: Annotated[str, Path(description="`ds_` and 32 hexadecimal digits")]) -> str:
     if not uploads.DATASET_ID.fullmatch(dataset_id):
-        raise _no_such(dataset_id)
+        raise not_found("dataset", dataset_id)
     return dataset_id
 
 
@@ -52,7 +53,7 @@ def list_datasets(
         data=[_builtin(one, settings) for one in inventory(settings.data_dir)],
         uploads=[_resource(dataset, settings) for dataset in found],
         has_more=more,
-        next_cursor=encode_cursor(found[-1].created_at, found[-1].id) if more else None,
+        next_cursor=next_cursor(found, more),
     )
 
 
@@ -71,7 +72,7 @@ def create_dataset(
     with sessions.begin() as session:
         quotas.admit_bytes(session, uploader.owner, body.bytes or 1, settings)
         dataset = uploads.create(session, uploader.owner, body.name, body.bytes, body.sha256)
-        _note(session, uploader, "dataset.created", dataset.id, request)
+        note(session, request, "dataset.created", dataset.id)
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"
     return UploadResource.of(dataset, [])
 
@@ -141,7 +142,7 @@ def complete_dataset(
             if dataset.bytes is None:
                 quotas.admit_bytes(session, dataset.owner, size, settings)
             uploads.complete(session, dataset, size, wanted.sha256)
-            _note(session, uploader, "dataset.completed", dataset_id, request)
+            note(session, request, "dataset.completed", dataset_id)
     response.headers["Retry-After"] = str(POLL_S)
     return _resource(dataset, settings)
 
@@ -153,8 +154,8 @@ def delete_dataset(
     """Delete a dataset of one's own, in whatever state it is, unless jobs that are not over use it."""
     with sessions.begin() as session:
         if not uploads.delete(session, dataset_id, uploader.sees):
-            raise _no_such(dataset_id)
-        _note(session, uploader, "dataset.deleted", dataset_id, request)
+            raise not_found("dataset", dataset_id)
+        note(session, request, "dataset.deleted", dataset_id)
     UploadFiles(settings.uploads, dataset_id).discard()
 
 
@@ -211,7 +212,7 @@ def _locked(session: Session, dataset_id: str, uploader: Principal) -> UploadedD
 
 def _found(dataset: UploadedDataset | None, dataset_id: str) -> UploadedDataset:
     if dataset is None:
-        raise _no_such(dataset_id)
+        raise not_found("dataset", dataset_id)
     return dataset
 
 
@@ -223,11 +224,3 @@ def _resource(dataset: UploadedDataset, settings: Settings) -> UploadResource:
 def _builtin(found: Found, settings: Settings) -> Dataset:
     said = {"path": scrub(str(found.path), settings) if found.path else None, "advice": scrub(found.advice, settings)}
     return Dataset.model_validate(asdict(DATASETS[found.name]) | asdict(found) | said)
-
-
-def _no_such(dataset_id: str) -> Problem:
-    return Problem("NOT_FOUND", f"there is no dataset {dataset_id!r}")
-
-
-def _note(session: Session, principal: Principal, action: str, dataset_id: str, request: Request) -> None:
-    audit.record(session, principal.owner, principal.key_id, action, dataset_id, request_id(request))

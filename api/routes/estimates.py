@@ -21,7 +21,7 @@ def estimate_job(body: JobCreate, reader: CanRead, readings: Readings, settings:
     recipe = body.spec.resolve()
     require_dataset(body.spec, settings)
     with readings.begin() as session:
-        dataset = find_upload(session, body.spec, reader.owner)
+        dataset = find_upload(session, recipe, reader.owner)
         found = estimates.estimate(session, recipe, PRIORITIES[body.priority], dataset)
     return Estimate(
         resolved_spec=recipe.model_dump(mode="json"),

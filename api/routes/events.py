@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from api.conditional import matches, preferred
 from api.dependencies import Readings, TheJob
 from api.openapi import PROBLEM_RESPONSES
-from api.problems import Problem, ProblemDetail
+from api.problems import Problem, invalid
 from api.ready import answer
 from api.schemas.events import (
     EventPage,
@@ -126,5 +126,4 @@ def _as_csv(data: list[MetricSeries]) -> str:
 
 def _no_such_keys(strange: list[str], known: list[str]) -> Problem:
     message = f"{', '.join(strange)}: measured under no such name; known: {', '.join(known)}"
-    detail = ProblemDetail(pointer="?keys", code="UNKNOWN_KEY", message=message)
-    return Problem("VALIDATION_FAILED", message, errors=[detail], known=known)
+    return invalid("?keys", "UNKNOWN_KEY", message, known=known)

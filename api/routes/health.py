@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.dependencies import BellDep
-from api.problems import KINDS, Problem, slug
+from api.problems import KINDS, not_found, slug
 from api.schemas.health import Live, ProblemKind, Ready
 from jobs.database import is_migrated
 
@@ -39,4 +39,4 @@ def get_problem_kind(name: str) -> ProblemKind:
     for code, kind in KINDS.items():
         if slug(code) == name:
             return ProblemKind(code=code, status=kind.status, title=kind.title, meaning=kind.meaning)
-    raise Problem("NOT_FOUND", f"there is no problem {name!r}")
+    raise not_found("problem", name)

@@ -7,15 +7,16 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
+from api.auditing import note
 from api.conditional import matches
-from api.dependencies import JobId, Readings, Sessions, find_job, no_such_job
-from api.pagination import decode_cursor, encode_cursor
-from api.problems import Problem, request_id
+from api.dependencies import JobId, Readings, Sessions, find_job
+from api.pagination import decode_cursor, next_cursor
+from api.problems import Problem, not_found
 from api.ready import answer
 from api.schemas.jobs import METADATA_PARAMETER, JobAmend, JobCreate, JobPage, JobQuery, JobResource, metadata_filter
 from api.security import CanRead, CanWrite
 from api.submitting import POLL_S, IdempotencyKey, Submitting, require_dataset, uploaded_dataset
-from jobs import audit, repository
+from jobs import repository
 from jobs.lifecycle import PRIORITIES, TERMINAL
 from jobs.repository import Standing
 from jobs.tables import Job
@@ -40,7 +41,7 @@ def create_job(body: JobCreate, submission: Submitting, idempotency_key: Idempot
             body.metadata,
             owner=submission.principal.owner,
             priority=PRIORITIES[body.priority],
-            dataset_id=uploaded_dataset(session, body.spec, submission.principal.owner),
+            dataset_id=uploaded_dataset(session, recipe, submission.principal.owner),
         )
 
     return submission.submit("create_job", idempotency_key, body.model_dump(mode="json"), create)
@@ -62,8 +63,9 @@ def list_jobs(query: Annotated[JobQuery, Query()], request: Request, reader: Can
             after=decode_cursor(query.cursor),
             ascending=query.order == "asc",
         )
-    next_cursor = encode_cursor(jobs[-1].created_at, jobs[-1].id) if more else None
-    return answer(JobPage(data=[JobResource.of(job) for job in jobs], has_more=more, next_cursor=next_cursor))
+    return answer(
+        JobPage(data=[JobResource.of(job) for job in jobs], has_more=more, next_cursor=next_cursor(jobs, more))
+    )
 
 
 @router.get(
@@ -97,8 +99,8 @@ def amend_job(
     with sessions.begin() as session:
         job = repository.amend(session, job_id, changes, writer.sees, _version(if_match))
         if job is None:
-            raise no_such_job(job_id)
-        audit.record(session, writer.owner, writer.key_id, "job.amended", job_id, request_id(request))
+            raise not_found("job", job_id)
+        note(session, request, "job.amended", job_id)
     response.headers["ETag"] = _etag(job)
     return JobResource.of(job)
 
@@ -108,8 +110,8 @@ def delete_job(job_id: JobId, writer: CanWrite, sessions: Sessions, request: Req
     """Delete a job that is over. It is gone at once; its files are removed within a day."""
     with sessions.begin() as session:
         if repository.delete(session, job_id, writer.sees) is None:
-            raise no_such_job(job_id)
-        audit.record(session, writer.owner, writer.key_id, "job.deleted", job_id, request_id(request))
+            raise not_found("job", job_id)
+        note(session, request, "job.deleted", job_id)
 
 
 def _etag(job: Job | Standing) -> str:

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from api.auditing import note
 from api.dependencies import Readings, Sessions, SettingsDep
 from api.limiting import RateLimits
-from api.pagination import decode_cursor, encode_cursor
-from api.problems import Problem
+from api.pagination import decode_cursor, next_cursor
+from api.problems import not_found
 from api.schemas.access import (
     DailyUse,
     KeyCreate,
@@ -38,7 +38,7 @@ _KEY_ID = re.compile(r"key_[0-9a-f]{32}")
 
 async def _key_id(key_id: Annotated[str, Path(description="`key_` and 32 hexadecimal digits")]) -> str:
     if not _KEY_ID.fullmatch(key_id):
-        raise _no_such("key", key_id)
+        raise not_found("key", key_id)
     return key_id
 
 
@@ -68,8 +68,7 @@ def list_keys(query: Annotated[KeyQuery, Query()], _: IsAdmin, readings: Reading
     """List keys, newest first, those that are revoked too."""
     with readings.begin() as session:
         found, more = keys.list_keys(session, query.limit, query.owner, decode_cursor(query.cursor))
-    next_cursor = encode_cursor(found[-1].created_at, found[-1].id) if more else None
-    return KeyPage(data=[KeyResource.of(key) for key in found], has_more=more, next_cursor=next_cursor)
+    return KeyPage(data=[KeyResource.of(key) for key in found], has_more=more, next_cursor=next_cursor(found, more))
 
 
 @router.delete("/keys/{key_id}", status_code=204)
@@ -77,7 +76,7 @@ def revoke_key(key_id: Annotated[str, Depends(_key_id)], _: IsAdmin, sessions: S
     """End a key for good: at once here, within five seconds in other processes. Repeating is harmless."""
     with sessions.begin() as session:
         if keys.revoke_key(session, key_id) is None:
-            raise _no_such("key", key_id)
+            raise not_found("key", key_id)
         note(session, request, "key.revoked", key_id)
     request.app.state.keyring.forget()
 
@@ -88,7 +87,7 @@ def get_owner_limits(owner: OwnerName, _: IsAdmin, readings: Readings, settings:
     with readings.begin() as session:
         known = session.get(Owner, owner)
         if known is None:
-            raise _no_such("owner", owner)
+            raise not_found("owner", owner)
         return OwnerLimits.of(known, quotas.limits_of(session, owner, settings))
 
 
@@ -129,7 +128,3 @@ def get_usage(reader: CanRead, readings: Readings) -> Usage:
             jobs=usage.jobs_by_status(session, reader.owner),
             storage_bytes=quotas.stored_bytes(session, reader.owner),
         )
-
-
-def _no_such(kind: str, given: str) -> Problem:
-    return Problem("NOT_FOUND", f"there is no {kind} {given!r}")

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from api.auditing import note
 from api.dependencies import Readings, Sessions, SettingsDep
 from api.pagination import decode_cursor, encode_cursor, no_cursor
-from api.problems import Problem
+from api.problems import not_found
 from api.schemas.base import Text
 from api.schemas.operations import (
     AuditPage,
@@ -94,7 +94,7 @@ def list_audit_entries(query: Annotated[AuditQuery, Query()], _: IsAdmin, readin
 def _drain(session: Session, worker_id: str, draining: bool, settings: Settings, request: Request) -> WorkerResource:
     worker = operations.drain(session, worker_id, draining=draining)
     if worker is None:
-        raise Problem("NOT_FOUND", f"there is no worker {worker_id!r}")
+        raise not_found("worker", worker_id)
     note(session, request, "worker.drained" if draining else "worker.undrained", worker_id)
     return WorkerResource.of(worker, settings.lease_s)
 
@@ -103,7 +103,7 @@ def _find_queue(session: Session, name: str, settings: Settings) -> QueueResourc
     for queue in operations.list_queues(session, settings.lease_s):
         if queue.name == name:
             return QueueResource.of(queue)
-    raise Problem("NOT_FOUND", f"there is no queue {name!r}")
+    raise not_found("queue", name)
 
 
 def _entry_id(cursor: str | None) -> int | None:

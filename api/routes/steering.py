@@ -6,14 +6,15 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy.orm import Session
 
-from api.dependencies import JobId, Readings, RingerDep, Sessions, SettingsDep, TheJob, find_job, no_such_job
-from api.problems import Problem, request_id
+from api.auditing import note
+from api.dependencies import JobId, Readings, RingerDep, Sessions, SettingsDep, TheJob, find_job
+from api.problems import Problem, not_found
 from api.schemas.checkpoints import Checkpoint, CheckpointList
 from api.schemas.jobs import JobResource, JobRetry
-from api.security import CanWrite, Principal
+from api.security import CanWrite
 from api.submitting import POLL_S, IdempotencyKey, Submitting, require_dataset, uploaded_dataset
 from dream_core import recipes
-from jobs import audit, repository
+from jobs import repository
 from jobs.checkpoints import CheckpointFacts, list_checkpoints
 from jobs.lifecycle import PRIORITIES, TERMINAL, Status
 from jobs.spec import JobSpec
@@ -41,7 +42,7 @@ def cancel_job(
     """
     with sessions.begin() as session:
         job = repository.request_cancel(session, job_id, writer.sees, now=mode == "now")
-        job = _done(session, job, job_id, writer, "job.cancelled", request)
+        job = _done(session, job, job_id, "job.cancelled", request)
     return _answer(job, response, pending=Status.CANCELLING)
 
 
@@ -50,7 +51,7 @@ def pause_job(job_id: JobId, writer: CanWrite, sessions: Sessions, request: Requ
     """Pause a job: a waiting one at once, a running one after a checkpoint. Its worker is free for others then."""
     with sessions.begin() as session:
         job = repository.request_pause(session, job_id, writer.sees)
-        job = _done(session, job, job_id, writer, "job.paused", request)
+        job = _done(session, job, job_id, "job.paused", request)
     return _answer(job, response, pending=Status.PAUSING)
 
 
@@ -61,7 +62,7 @@ def resume_job(
     """Queue a paused job again. It goes on from its checkpoint, and ends with the same bytes."""
     with sessions.begin() as session:
         job = repository.resume(session, job_id, writer.sees)
-        job = _done(session, job, job_id, writer, "job.resumed", request)
+        job = _done(session, job, job_id, "job.resumed", request)
     if job.status is Status.QUEUED:
         ringer.ring(job.id)
     response.headers["Retry-After"] = str(POLL_S)
@@ -99,7 +100,7 @@ def retry_job(
             parent.labels,
             owner=parent.owner,
             priority=PRIORITIES[body.priority],
-            dataset_id=uploaded_dataset(session, spec, parent.owner),
+            dataset_id=uploaded_dataset(session, recipe, parent.owner),
             parent=parent,
             parent_step=checkpoint.step if checkpoint else None,
         )
@@ -132,11 +133,11 @@ def _lengthened(spec: JobSpec, parent: Job, more: int) -> JobSpec:
     return spec.model_copy(update={"params": spec.params | changed})
 
 
-def _done(session: Session, job: Job | None, job_id: str, principal: Principal, action: str, request: Request) -> Job:
+def _done(session: Session, job: Job | None, job_id: str, action: str, request: Request) -> Job:
     """Put down what was done to the job. Raises a Problem where there is none."""
     if job is None:
-        raise no_such_job(job_id)
-    audit.record(session, principal.owner, principal.key_id, action, job_id, request_id(request))
+        raise not_found("job", job_id)
+    note(session, request, action, job_id)
     return job
 
 

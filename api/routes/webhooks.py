@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 
 from api.auditing import note
 from api.dependencies import Readings, Sessions, SettingsDep
-from api.pagination import decode_cursor, encode_cursor
-from api.problems import Problem, ProblemDetail
+from api.pagination import decode_cursor, next_cursor
+from api.problems import Problem, invalid, not_found
 from api.schemas.base import PageQuery
 from api.schemas.webhooks import (
     DeliveryPage,
@@ -35,13 +35,13 @@ _DELIVERY_ID = re.compile(r"dlv_[0-9a-f]{32}")
 
 async def _webhook_id(webhook_id: Annotated[str, Path(description="`whk_` and 32 hexadecimal digits")]) -> str:
     if not _WEBHOOK_ID.fullmatch(webhook_id):
-        raise _no_such("webhook", webhook_id)
+        raise not_found("webhook", webhook_id)
     return webhook_id
 
 
 async def _delivery_id(delivery_id: Annotated[str, Path(description="`dlv_` and 32 hexadecimal digits")]) -> str:
     if not _DELIVERY_ID.fullmatch(delivery_id):
-        raise _no_such("delivery", delivery_id)
+        raise not_found("delivery", delivery_id)
     return delivery_id
 
 
@@ -66,8 +66,7 @@ def create_webhook(
     try:
         check_url(body.url, allow_private=settings.webhook_allow_private)
     except NotAllowed as fault:
-        detail = ProblemDetail(pointer="#/url", code="URL_NOT_ALLOWED", message=str(fault))
-        raise Problem("VALIDATION_FAILED", f"url: {fault}", errors=[detail]) from None
+        raise invalid("#/url", "URL_NOT_ALLOWED", str(fault), f"url: {fault}") from None
     with sessions.begin() as session:
         webhook = webhooks.create_webhook(session, writer.owner, body.url, body.events)
         note(session, request, "webhook.created", webhook.id)
@@ -80,8 +79,9 @@ def list_webhooks(query: Annotated[PageQuery, Query()], writer: CanWrite, readin
     """List webhooks, newest first."""
     with readings.begin() as session:
         found, more = webhooks.list_webhooks(session, query.limit, writer.sees, decode_cursor(query.cursor))
-    next_cursor = encode_cursor(found[-1].created_at, found[-1].id) if more else None
-    return WebhookPage(data=[WebhookResource.of(one) for one in found], has_more=more, next_cursor=next_cursor)
+    return WebhookPage(
+        data=[WebhookResource.of(one) for one in found], has_more=more, next_cursor=next_cursor(found, more)
+    )
 
 
 @router.get("/{webhook_id}")
@@ -96,7 +96,7 @@ def delete_webhook(webhook_id: WebhookId, writer: CanWrite, sessions: Sessions, 
     """Delete a webhook. What has not been sent is not sent any more."""
     with sessions.begin() as session:
         if not webhooks.delete_webhook(session, webhook_id, writer.sees):
-            raise _no_such("webhook", webhook_id)
+            raise not_found("webhook", webhook_id)
         note(session, request, "webhook.deleted", webhook_id)
 
 
@@ -116,7 +116,7 @@ def rotate_webhook_secret(
     with sessions.begin() as session:
         webhook = webhooks.rotate_secret(session, webhook_id, writer.sees)
         if webhook is None:
-            raise _no_such("webhook", webhook_id)
+            raise not_found("webhook", webhook_id)
         note(session, request, "webhook.rotated", webhook_id)
     return _showing_secret(webhook, settings, response)
 
@@ -129,8 +129,9 @@ def list_webhook_deliveries(
     with readings.begin() as session:
         _find(session, webhook_id, writer)
         found, more = outbox.list_deliveries(session, webhook_id, query.limit, decode_cursor(query.cursor))
-    next_cursor = encode_cursor(found[-1].created_at, found[-1].id) if more else None
-    return DeliveryPage(data=[DeliveryResource.of(one) for one in found], has_more=more, next_cursor=next_cursor)
+    return DeliveryPage(
+        data=[DeliveryResource.of(one) for one in found], has_more=more, next_cursor=next_cursor(found, more)
+    )
 
 
 @router.post("/{webhook_id}/deliveries/{delivery_id}/redeliver", status_code=202)
@@ -144,7 +145,7 @@ def redeliver(
             raise Problem("WEBHOOK_DISABLED", f"{webhook.disabled_reason}; delete the webhook and create another")
         delivery = outbox.redeliver(session, webhook_id, delivery_id, utcnow())
         if delivery is None:
-            raise _no_such("delivery", delivery_id)
+            raise not_found("delivery", delivery_id)
         note(session, request, "webhook.redelivered", delivery_id)
     return DeliveryResource.of(delivery)
 
@@ -152,12 +153,8 @@ def redeliver(
 def _find(session: Session, webhook_id: str, principal: Principal) -> Webhook:
     webhook = webhooks.get_webhook(session, webhook_id, principal.sees)
     if webhook is None:
-        raise _no_such("webhook", webhook_id)
+        raise not_found("webhook", webhook_id)
     return webhook
-
-
-def _no_such(kind: str, given: str) -> Problem:
-    return Problem("NOT_FOUND", f"there is no {kind} {given!r}")
 
 
 def _showing_secret(webhook: Webhook, settings: Settings, response: Response) -> WebhookWithSecret:

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import bindparam, func, or_, select, tuple_
+from sqlalchemy import bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
 from jobs.lifecycle import Status
+from jobs.paging import page, page_by_age
 from jobs.tables import Job, JobEvent
 
 
@@ -63,12 +64,7 @@ def list_jobs(
     one seen.
     """
     filters = filters or Filters()
-    place = (Job.created_at, Job.id)
-    query = select(Job).where(Job.deleted_at.is_(None)).limit(limit + 1)
-    query = query.order_by(*(column.asc() if ascending else column.desc() for column in place))
-    if after:
-        here, there = tuple_(*place), tuple_(*after, types=(Job.created_at.type, Job.id.type))
-        query = query.where(here > there if ascending else here < there)
+    query = select(Job).where(Job.deleted_at.is_(None))
     if owner is not None:
         query = query.where(Job.owner == owner)
     if filters.statuses:
@@ -83,8 +79,7 @@ def list_jobs(
         query = query.where(Job.created_at < filters.created_before)
     for key, value in filters.metadata.items():
         query = query.where(Job.labels[key].as_string() == value)
-    found = list(session.scalars(query))
-    return found[:limit], len(found) > limit
+    return page_by_age(session, query, (Job.created_at, Job.id), limit, after, ascending)
 
 
 def list_events(
@@ -94,8 +89,7 @@ def list_events(
     query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > after).order_by(JobEvent.seq)
     if types:
         query = query.where(JobEvent.type.in_(types))
-    found = list(session.scalars(query.limit(limit + 1)))
-    return found[:limit], len(found) > limit
+    return page(session, query, limit)
 
 
 def ahead_of(session: Session, priority: int, queued_at: datetime) -> int:
