@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -10,14 +11,16 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 BUSY_TIMEOUT_MS = 10_000
 CONNECT_TIMEOUT_S = 5
+PING_AFTER_S = 1.0
 MIGRATION_LOCK = 0x647265616D  # any number that nothing else on the server locks
 
 
@@ -26,9 +29,11 @@ def make_engine(url: str) -> Engine:
     location = _with_driver(make_url(url))
     options: dict[str, Any] = {"json_serializer": _dump_json, "pool_size": 10, "max_overflow": 30}
     if location.get_backend_name() != "sqlite":
-        return create_engine(
-            location, pool_pre_ping=True, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}, **options
-        )
+        engine = create_engine(location, connect_args={"connect_timeout": CONNECT_TIMEOUT_S}, **options)
+        idleness = Idleness(engine.dialect)
+        event.listen(engine, "checkin", idleness.begin)
+        event.listen(engine, "checkout", idleness.end)
+        return engine
     if not location.database or location.database == ":memory:":
         raise ValueError("the database must be a file: several processes share it")
     Path(location.database).parent.mkdir(parents=True, exist_ok=True)
@@ -43,13 +48,17 @@ def make_engine(url: str) -> Engine:
 def make_sessions(engine: Engine, *, read_only: bool = False) -> sessionmaker[Session]:
     """A factory of sessions; `with sessions.begin() as session` is one transaction.
 
-    Objects stay readable after the commit. Read-only sessions do not queue for SQLite's single writer.
+    Objects stay readable after the commit. Sessions that are to read only open no transaction in the database: each
+    statement sees what is committed when it begins, as it would in one of PostgreSQL's, and none queues for SQLite's
+    single writer. That saves half of the time that a poll takes.
     """
-    if read_only:
-        engine = engine.execution_options(read_only=True)
-        if engine.dialect.name == "postgresql":
-            engine = engine.execution_options(postgresql_readonly=True)
-    return sessionmaker(engine, expire_on_commit=False)
+    return sessionmaker(_reading(engine) if read_only else engine, expire_on_commit=False)
+
+
+def _reading(engine: Engine) -> Engine:
+    if engine.dialect.name == "sqlite":  # its driver would begin transactions by itself after an AUTOCOMMIT
+        return engine.execution_options(read_only=True)
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def insert_into(session: Session, table: type[DeclarativeBase]) -> sqlite.Insert | postgresql.Insert:
@@ -82,7 +91,7 @@ def _is_older(connection: Connection, revision: str) -> bool:
 
 def is_migrated(engine: Engine) -> bool:
     """Whether the schema is the one that this code was written for. Raises SQLAlchemyError if it cannot be asked."""
-    with engine.execution_options(read_only=True).connect() as connection:
+    with _reading(engine).connect() as connection:
         present = MigrationContext.configure(connection).get_current_heads()
     return set(present) == set(ScriptDirectory(str(MIGRATIONS)).get_heads())
 
@@ -112,15 +121,37 @@ class Turn:
         """A transaction that reads first and then writes would fail at once with "database is locked" if another has
         written in between, busy_timeout or not. Taking the writer's place at the start makes it wait instead.
         """
-        read_only = connection.get_execution_options().get("read_only", False)
-        if not read_only:
+        if not connection.get_execution_options().get("read_only", False):
             connection.info["turn"] = self._lock.acquire(timeout=BUSY_TIMEOUT_MS / 1000)
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     def give_back(self, connection: Any, record: ConnectionPoolEntry) -> None:
         """The transaction is over, one way or the other: its connection goes back to the pool."""
         if record.info.pop("turn", False):
             self._lock.release()
+
+
+class Idleness:
+    """Looks whether the server is still there before a connection is used that has lain idle.
+
+    A connection that was used a moment ago is taken as it is: to ask every time takes as long as a short query. If the
+    server has gone in between, the one statement fails, and the pool is emptied.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+
+    def begin(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        """The connection goes back to the pool."""
+        record.info["idle_since"] = time.monotonic()
+
+    def end(self, connection: Any, record: ConnectionPoolEntry, proxy: Any) -> None:
+        """It is wanted again."""
+        if time.monotonic() - record.info.get("idle_since", math.inf) > PING_AFTER_S:
+            try:
+                self._dialect.do_ping(connection)
+            except self._dialect.loaded_dbapi.Error as error:
+                raise InvalidatePoolError from error
 
 
 def _dump_json(value: Any) -> str:

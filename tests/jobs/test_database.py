@@ -7,6 +7,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import OperationalError
 
 from jobs.database import is_migrated, make_engine, make_sessions, migrate
+from jobs.quotas import ensure_owner
 from jobs.tables import Base, Job, JobEvent
 
 
@@ -95,11 +96,27 @@ def test_readers_do_not_wait_for_a_writer(sqlite_url):
     engine.dispose()
 
 
-def test_readers_cannot_write_on_postgresql(postgres_url):
-    engine = make_engine(postgres_url)
-    with pytest.raises(Exception, match="read-only"), make_sessions(engine, read_only=True).begin() as reader:
-        reader.execute(text("DELETE FROM jobs"))
+def test_readers_leave_no_transaction_open(database_url):
+    engine = make_engine(database_url)
+    with make_sessions(engine, read_only=True).begin() as reader, make_sessions(engine).begin() as writer:
+        assert reader.scalar(text("SELECT count(*) FROM owners")) == 0
+        ensure_owner(writer, "ann")
+        writer.commit()
+        assert reader.scalar(text("SELECT count(*) FROM owners")) == 1
     engine.dispose()
+
+
+def test_a_connection_that_died_while_idle_is_not_used_again(postgres_url, monkeypatch):
+    engine, other = make_engine(postgres_url), make_engine(postgres_url)
+    monkeypatch.setattr("jobs.database.PING_AFTER_S", 0.0)
+    with engine.connect() as connection:
+        process = connection.scalar(text("SELECT pg_backend_pid()"))
+    with other.connect() as connection:
+        connection.execute(text("SELECT pg_terminate_backend(:process)"), {"process": process})
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT pg_backend_pid()")) != process
+    engine.dispose()
+    other.dispose()
 
 
 def test_a_database_in_memory_is_refused():
