@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +33,7 @@ from benchmarks.load.downloading import Downloads, download, publish_large
 from benchmarks.load.filling import OWNERS, SPREAD, Filled, fill, make_keys
 from benchmarks.load.plan import Plan
 from benchmarks.load.reporting import reporting_workers
-from benchmarks.load.servers import running_api, running_postgres, running_redis
+from benchmarks.load.servers import running_api, running_database, running_redis
 from jobs.database import make_engine, make_sessions, migrate
 from jobs.settings import Settings
 
@@ -118,19 +118,6 @@ def measure(directory: Path, database: str, options: argparse.Namespace) -> Iter
             sha256 = publish_large(settings, filled.finished, options.megabytes << 20)
             with running_api(directory, env) as (url, api):  # a new one, whose memory the phases have not grown
                 yield bench.download(sha256, options.clients, url, api)
-
-
-@contextmanager
-def running_database(directory: Path, database: str) -> Iterator[str]:
-    """Its URL."""
-    if database == "sqlite":
-        yield f"sqlite:///{directory}/db.sqlite3"
-        return
-    home = directory / "postgres"
-    home.mkdir()
-    directory.chmod(0o755)  # its account is another one
-    with running_postgres(home) as url:
-        yield url
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
@@ -54,19 +55,25 @@ def read_series(session: Session, job_id: str) -> dict[tuple[str, str], Series]:
     The numbers of `metric` events go by their own names, those of `evaluation` events as `accuracy.<subject>` and
     `best_accuracy.<subject>` over the networks trained.
     """
-    query = select(JobEvent.type, JobEvent.created_at, JobEvent.data).where(
-        JobEvent.job_id == job_id, JobEvent.type.in_(("phase", "metric", "evaluation"))
-    )
-    rows = session.execute(query.order_by(JobEvent.seq).execution_options(yield_per=ROWS_AT_A_TIME))
     series: dict[tuple[str, str], Series] = {}
     phase = NO_PHASE
-    for kind, created_at, data in rows:
+    for kind, created_at, data in _telling(session, job_id):
         if kind == "phase":
             phase = data.get("phase", phase)
             continue
         for key, step, value in _measured(kind, data):
             series.setdefault((key, phase), Series()).add(step, value, created_at.timestamp())
     return series
+
+
+def _telling(session: Session, job_id: str) -> Iterator[tuple[str, datetime, dict[str, Any]]]:
+    """Type, time and data of the events that tell a number or a phase, in order; few of them at a time in memory."""
+    query = select(JobEvent.seq, JobEvent.type, JobEvent.created_at, JobEvent.data).order_by(JobEvent.seq)
+    query = query.where(JobEvent.job_id == job_id, JobEvent.type.in_(("phase", "metric", "evaluation")))
+    after = 0
+    while rows := session.execute(query.where(JobEvent.seq > after).limit(ROWS_AT_A_TIME)).all():
+        after = rows[-1].seq
+        yield from ((row.type, row.created_at, row.data) for row in rows)
 
 
 def _measured(kind: str, data: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:

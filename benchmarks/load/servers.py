@@ -64,6 +64,19 @@ def running_postgres(directory: Path) -> Iterator[str]:
 
 
 @contextmanager
+def running_database(directory: Path, database: str) -> Iterator[str]:
+    """An empty database of this kind; its URL."""
+    if database == "sqlite":
+        yield f"sqlite:///{directory}/db.sqlite3"
+        return
+    home = directory / "postgres"
+    home.mkdir()
+    directory.chmod(0o755)  # its account is another one
+    with running_postgres(home) as url:
+        yield url
+
+
+@contextmanager
 def running_api(directory: Path, env: Mapping[str, str]) -> Iterator[tuple[str, psutil.Process]]:
     """`python -m api` on a free port; where it is, and its process."""
     with socket.socket() as listener:

@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from benchmarks.load.servers import running_database
 from jobs.database import migrate
 from jobs.logs import configure_logging
 from jobs.settings import Settings
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--at-least", type=int, default=5000, help="fewer requests than this are a failure")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--phases", default="examples,coverage,fuzzing,stateful")
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     options = parser.parse_args(arguments)
     configure_logging()
     logging.getLogger().setLevel(logging.ERROR)
@@ -37,13 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
         home = Path(scratch) / "home"
         port = free_port()
         broker = start_redis(port, Path(scratch))
-        settings = Settings(
-            home=home, database_url=f"sqlite:///{home}/db.sqlite3", redis_url=f"redis://127.0.0.1:{port}/0"
-        )
-        migrate(settings.database_url)
         try:
-            with stocked(settings) as (service, ids):
-                return _run(service.url, {"job_id": ids}, Path(scratch) / "report.ndjson", options)
+            with running_database(Path(scratch), options.database) as database_url:
+                settings = Settings(home=home, database_url=database_url, redis_url=f"redis://127.0.0.1:{port}/0")
+                migrate(settings.database_url)
+                with stocked(settings) as (service, known):
+                    return _run(service.url, known, Path(scratch) / "report.ndjson", options)
         finally:
             broker.kill()
             broker.wait()

@@ -6,21 +6,26 @@ from contextlib import contextmanager
 import httpx2
 from pydantic import SecretStr
 
-from jobs import repository
+from jobs import operations, repository
 from jobs.keys import new_token
 from jobs.lifecycle import Status
+from jobs.queue import QUEUE
 from jobs.settings import Settings
 from tests.api.conftest import Service, serving
 
 KEY = new_token()
+MANY = 6
+"""Of what a request may delete, so that others find some."""
 SPEC = {"dataset": "digits", "method": "dream", "ipc": 1}
 
 
 @contextmanager
-def stocked(settings: Settings) -> Iterator[tuple[Service, list[str]]]:
-    """The running service, which asks for keys, and the ids of its jobs."""
-    with serving(settings) as service, httpx2.Client(base_url=service.url) as http:
-        ids = [_submit(http) for _ in range(8)]
+def stocked(settings: Settings) -> Iterator[tuple[Service, dict[str, list[str]]]]:
+    """The running service, which asks for keys, and what is in it, by the names of path parameters."""
+    private = settings.model_copy(update={"webhook_allow_private": True})
+    with serving(private) as service, httpx2.Client(base_url=service.url) as http:
+        webhooks = [_made(http, "/v1/webhooks", {"url": "http://127.0.0.1:9/hook"}) for _ in range(MANY)]
+        ids = [_made(http, "/v1/jobs", {"spec": SPEC, "metadata": {"made": "for the test"}}) for _ in range(8)]
         _, running, cancelling, pausing, paused, cancelled, failed, succeeded = ids
         for job_id in (running, cancelling, pausing):
             service.claim(job_id)
@@ -32,6 +37,18 @@ def stocked(settings: Settings) -> Iterator[tuple[Service, list[str]]]:
         error = {"class": "timeout", "code": "MAX_RUNTIME", "message": "too long"}
         service.call(repository.settle, failed, 1, Status.FAILED, error=error)
         service.succeed(succeeded, {"synthetic.safetensors": b"tensors", "gallery.png": b"picture"})
+        service.call(operations.report_worker, "worker-1", QUEUE, {}, running)
+        known = {
+            "job_id": ids,
+            "webhook_id": webhooks,
+            "delivery_id": [sent["id"] for webhook in webhooks for sent in _deliveries(http, webhook)],
+            "dataset_id": [_made(http, "/v1/datasets", {"name": f"images-{number}"}) for number in range(MANY)],
+            "key_id": [_made(http, "/v1/keys", {"name": f"key {number}", "owner": "ann"}) for number in range(MANY)],
+            "owner": ["ann", "local"],
+            "worker_id": ["worker-1"],
+            "name": ["dream", QUEUE, "not-found"],
+            "path": ["manifest.json", "synthetic.safetensors", "gallery.png"],
+        }
     plenty = "1000000/minute"
     guarded = settings.model_copy(
         update={
@@ -43,10 +60,15 @@ def stocked(settings: Settings) -> Iterator[tuple[Service, list[str]]]:
         }
     )
     with serving(guarded) as service:
-        yield service, ids
+        yield service, known
 
 
-def _submit(http: httpx2.Client) -> str:
-    answer = http.post("/v1/jobs", json={"spec": SPEC, "metadata": {"made": "for the test"}})
-    assert answer.status_code == 202, answer.text
+def _made(http: httpx2.Client, path: str, body: dict[str, object]) -> str:
+    """The id of what the request has made."""
+    answer = http.post(path, json=body)
+    assert answer.is_success, answer.text
     return answer.json()["id"]
+
+
+def _deliveries(http: httpx2.Client, webhook_id: str) -> list[dict[str, str]]:
+    return http.get(f"/v1/webhooks/{webhook_id}/deliveries").json()["data"]
