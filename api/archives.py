@@ -8,26 +8,26 @@ every time.
     hf            data/train/<class>/000.png and a README.md with a card, as `datasets.load_dataset(directory)` reads it
 
 The images are the decoded ones, which are to be trained on. PNG has 256 levels: the README says how far off that is.
-Folders sort in the order of labels. Needs numpy, Pillow and safetensors, but no torch. Import it where it is used.
+Folders sort in the order of labels. Needs numpy and Pillow, but no torch. Import it where it is used.
 """
 
 import io
 import json
+import math
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.lib import format as npy
 from PIL import Image
-from safetensors import safe_open
 
+from api.tensors import Tensors
 from api.zips import CHUNK, Member, zip_length, zipped
-from jobs.artifacts import MANIFEST, ArchiveFormat, Manifest
+from jobs.artifacts import MANIFEST, ArchiveFormat, ManifestFile, Result
 
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 _IMAGES, _README, _CARD = "decoded.safetensors", "README.txt", "README.md"
@@ -47,23 +47,21 @@ class Archive:
     suffix: str
 
 
-def archive(directory: Path, manifest: Manifest, wanted: ArchiveFormat) -> Archive:
+def archive(result: Result, wanted: ArchiveFormat) -> Archive:
     """A published result in a format. Raises Unsuitable; FileNotFoundError if files are missing."""
-    facts = manifest.model_extra or {}
-    if wanted != "safetensors" and (
-        _IMAGES not in {file.path for file in manifest.files} or not facts.keys() >= _FACTS
-    ):
+    facts = result.manifest.model_extra or {}
+    if wanted != "safetensors" and (result.find(_IMAGES) is None or not facts.keys() >= _FACTS):
         raise Unsuitable("there are no images in it, or nothing that tells how they are to be used")
     match wanted:
         case "safetensors":
-            return _sized(_published(directory, manifest), ".zip")
+            return _sized(_published(result), ".zip")
         case "npz":
-            return _sized(_arrays(directory, facts), ".npz")
+            return _sized(_arrays(result, facts), ".npz")
         case "imagefolder":
-            pictures = Pictures.of(directory, facts, "train")
+            pictures = Pictures.of(result, facts, "train")
             return Archive(zipped(pictures.members(_README, pictures.about)), None, ".zip")
         case "hf":
-            pictures = Pictures.of(directory, facts, "data/train")
+            pictures = Pictures.of(result, facts, "data/train")
             return Archive(zipped(pictures.members(_CARD, pictures.card)), None, ".zip")
 
 
@@ -74,24 +72,23 @@ def _sized(members: list[Member], suffix: str) -> Archive:
 # ---------------------------------------------------------------- files and arrays
 
 
-def _published(directory: Path, manifest: Manifest) -> list[Member]:
-    files = [(file.path, file.bytes) for file in manifest.files]
-    files.append((MANIFEST, (directory / MANIFEST).stat().st_size))
-    return [Member(name, _chunks(directory / name), size) for name, size in files]
+def _published(result: Result) -> list[Member]:
+    members = [Member(file.path, _chunks(result, file), file.bytes) for file in result.manifest.files]
+    return [*members, Member(MANIFEST, [result.manifest_json], len(result.manifest_json))]
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+def _chunks(result: Result, file: ManifestFile) -> Iterator[bytes]:
+    with result.files.open(file) as content:
+        while chunk := content.read(CHUNK):
             yield chunk
 
 
-def _arrays(directory: Path, facts: dict[str, Any]) -> list[Member]:
+def _arrays(result: Result, facts: dict[str, Any]) -> list[Member]:
     preparation = facts["preprocessing"]
-    members = [_tensor(directory / _IMAGES, name, name) for name in ("images", "labels")]
+    members = [_tensor(result, _IMAGES, name, name) for name in ("images", "labels")]
     members.append(_array("class_names", np.array([about["name"] for about in facts["classes"]])))
     if zca := preparation["zca"]:
-        members += [_tensor(directory / zca["file"], name, f"zca_{name}") for name in ("mean", "basis", "values")]
+        members += [_tensor(result, zca["file"], name, f"zca_{name}") for name in ("mean", "basis", "values")]
         return [*members, _array("zca_eps", np.array(zca["eps"], np.float32))]
     return members + [_array(name, np.array(preparation[name], np.float32)) for name in ("mean", "std")]
 
@@ -102,24 +99,32 @@ def _array(name: str, values: np.ndarray) -> Member:
     return Member(f"{name}.npy", [buffer.getvalue()], buffer.tell())
 
 
-def _tensor(path: Path, tensor: str, name: str) -> Member:
+def _open(result: Result, path: str) -> BinaryIO:
+    """Raises FileNotFoundError for what the manifest does not list, too."""
+    if (file := result.find(path)) is None:
+        raise FileNotFoundError(path)
+    return result.files.open(file)
+
+
+def _tensor(result: Result, path: str, tensor: str, name: str) -> Member:
     """An array as numpy stores it, read and sent some rows at a time."""
-    with safe_open(path, framework="numpy") as file:
-        rows = file.get_slice(tensor)
-        shape, first = rows.get_shape(), rows[:1]
+    with _open(result, path) as file:
+        tensors = Tensors(file)
+        shape, dtype = tensors.shape(tensor), tensors.dtype(tensor)
     header = io.BytesIO()
-    description = {"descr": npy.dtype_to_descr(first.dtype), "fortran_order": False, "shape": tuple(shape)}
+    description = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     npy.write_array_header_1_0(header, description)
+    row_bytes = dtype.itemsize * math.prod(shape[1:])
 
     def content() -> Iterator[bytes]:
         yield header.getvalue()
-        step = max(1, CHUNK // max(1, first.nbytes))
-        with safe_open(path, framework="numpy") as file:
-            rows = file.get_slice(tensor)
+        step = max(1, CHUNK // max(1, row_bytes))
+        with _open(result, path) as file:
+            tensors = Tensors(file)
             for row in range(0, shape[0], step):
-                yield rows[row : min(row + step, shape[0])].tobytes()
+                yield tensors.rows(tensor, row, row + step).tobytes()
 
-    return Member(f"{name}.npy", content(), header.tell() + shape[0] * first.nbytes)
+    return Member(f"{name}.npy", content(), header.tell() + shape[0] * row_bytes)
 
 
 # ---------------------------------------------------------------- pictures
@@ -148,7 +153,7 @@ def _plain(name: str) -> str:
 class Pictures:
     """The decoded images of a result as PNG files, in a folder for each class."""
 
-    images: Path
+    result: Result
     facts: dict[str, Any]
     root: str
     folders: list[str]
@@ -156,27 +161,27 @@ class Pictures:
     """How far a pixel of those written so far is from its value, at most."""
 
     @classmethod
-    def of(cls, directory: Path, facts: dict[str, Any], root: str) -> "Pictures":
+    def of(cls, result: Result, facts: dict[str, Any], root: str) -> "Pictures":
         """Raises Unsuitable where pixels are not what pictures have."""
-        path = directory / _IMAGES
-        with safe_open(path, framework="numpy") as file:
-            channels = file.get_slice("images").get_shape()[1]
+        with _open(result, _IMAGES) as file:
+            channels = Tensors(file).shape("images")[1]
         if facts["preprocessing"]["value_range"] != "0..1":
             _refuse("its pixels are not bounded to [0, 1], so that 8 bits would change what was learned")
         if channels not in (1, 3):
             _refuse(f"its images have {channels} channels")
-        return cls(path, facts, root, folder_names([about["name"] for about in facts["classes"]]))
+        return cls(result, facts, root, folder_names([about["name"] for about in facts["classes"]]))
 
     def members(self, readme: str, text: Callable[[], str]) -> Iterator[Member]:
         """The pictures; then, when it is known how exact they are, a file that tells about them."""
-        with safe_open(self.images, framework="numpy") as file:
-            labels, pixels = file.get_tensor("labels").tolist(), file.get_slice("images")
+        with _open(self.result, _IMAGES) as file:
+            tensors = Tensors(file)
+            labels = tensors.rows("labels").tolist()
             width = max(3, len(str(max(Counter(labels).values(), default=1) - 1)))
             seen: Counter[int] = Counter()
             for number, label in enumerate(labels):
                 name = f"{self.root}/{self.folders[label]}/{seen[label]:0{width}d}.png"
                 seen[label] += 1
-                yield Member(name, [self._png(pixels[number : number + 1][0])])
+                yield Member(name, [self._png(tensors.rows("images", number, number + 1)[0])])
         yield Member(readme, [text().encode()])
 
     def _png(self, image: np.ndarray) -> bytes:

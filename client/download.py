@@ -147,7 +147,8 @@ def _append(transport: Transport, job_id: str, entry: Entry, on_bytes: OnBytes) 
     path = f"/v1/jobs/{job_id}/artifacts/{quote(entry.name)}"
     try:
         with transport.stream(path, headers) as response:
-            resumed = response.status_code == httpx2.codes.PARTIAL_CONTENT
+            # not by the status: there are S3 servers that answer a part with 200
+            resumed = have > 0 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
             with entry.part.open("r+b" if resumed else "wb") as file:
                 file.seek(have if resumed else 0)
                 file.truncate()

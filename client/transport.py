@@ -22,6 +22,7 @@ REPEATABLE = READING | {"PUT"}
 PATIENCE_S = 60.0
 LONGEST_PAUSE_S = 8.0
 LARGEST_PAGE = 100
+WRONG_ADDRESS = "try again; if it stays so, tell whoever runs the service: DREAM_S3_PUBLIC_ENDPOINT_URL may be wrong"
 
 OnWait = Callable[[float, ClientError], None]
 """Called with the seconds until a request is sent again, and with what became of it."""
@@ -62,9 +63,11 @@ class Transport:
             headers=_headers((os.environ.get("DREAM_API_KEY") if api_key is None else api_key) or ""),
             trust_env=url.host not in LOOPBACK,  # a proxy cannot reach this machine's own service
         )
+        self._keyless = httpx2.Client(timeout=timeout, headers=_headers(""), trust_env=url.host not in LOOPBACK)
 
     def close(self) -> None:
         self._http.close()
+        self._keyless.close()
 
     def json(self, method: str, path: str, **arguments: Any) -> Any:
         """The decoded body of a successful answer."""
@@ -98,15 +101,43 @@ class Transport:
     def stream(
         self, path: str, headers: dict[str, str], patience: float | None = None, **arguments: Any
     ) -> Iterator[httpx2.Response]:
-        """A GET whose body is read piece by piece. Bytes come as they are stored: no content coding."""
+        """A GET whose body is read piece by piece. Bytes come as they are stored: no content coding.
+
+        Where the service says that they are elsewhere, they are fetched there, without the key.
+        """
         headers = {"Accept-Encoding": "identity", **headers}
         request = self._http.build_request("GET", path, headers=headers, **arguments)
         response = self._send(request, self.patience if patience is None else patience, stream=True)
+        if response.status_code == httpx2.codes.TEMPORARY_REDIRECT:
+            response.close()
+            response = self._fetch_elsewhere(response.headers.get("Location", ""), headers)
         try:
-            with self._reaching():
+            with self._reaching(str(response.url.copy_with(query=None))):
                 yield response
         finally:
             response.close()
+
+    def _fetch_elsewhere(self, address: str, headers: dict[str, str]) -> httpx2.Response:
+        """A file by the link that the service gave. If-Range would name the service's version, which means nothing
+        there; a link is to one version alone.
+        """
+        given = {name: value for name, value in headers.items() if name.lower() != "if-range"}
+        try:
+            url = httpx2.URL(address)
+        except httpx2.InvalidURL:
+            url = httpx2.URL()
+        if url.scheme not in {"http", "https"} or not url.host:
+            raise ClientError(f"{self.base_url} sends us to {address!r}, which is no address", advice=WRONG_ADDRESS)
+        where = str(url.copy_with(query=None))  # what comes behind is as good as a key
+        with self._reaching(where):
+            response = self._keyless.send(self._keyless.build_request("GET", url, headers=given), stream=True)
+            if response.is_error:
+                status = response.status_code
+                response.close()
+                if status == httpx2.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    raise from_problem(status, {}, None)
+                raise ServiceUnreachable(f"{where} answered {status}", advice=WRONG_ADDRESS, sent=True)
+        return response
 
     def _send(self, request: httpx2.Request, patience: float, stream: bool = False) -> httpx2.Response:
         """The answer to a request that may be sent more than once."""
@@ -135,23 +166,26 @@ class Transport:
         raise AssertionError("the loop ends by itself")
 
     @contextmanager
-    def _reaching(self) -> Iterator[None]:
+    def _reaching(self, where: str | None = None) -> Iterator[None]:
+        where = where or self.base_url
         try:
             yield
         except httpx2.TimeoutException as error:
             raise ServiceUnreachable(
-                f"{self.base_url} did not answer in time",
+                f"{where} did not answer in time",
                 advice="try again, or look at the service's log",
                 sent=not isinstance(error, httpx2.ConnectTimeout),
             ) from None
         except httpx2.ConnectError as error:
             raise ServiceUnreachable(
-                f"no dream service answers at {self.base_url} ({error})",
-                advice="start one with `dream serve`, or name its address with --url or DREAM_URL",
+                f"{'no dream service' if where == self.base_url else 'nothing'} answers at {where} ({error})",
+                advice="start one with `dream serve`, or name its address with --url or DREAM_URL"
+                if where == self.base_url
+                else WRONG_ADDRESS,
             ) from None
         except httpx2.TransportError as error:
             raise ServiceUnreachable(
-                f"the connection to {self.base_url} broke off ({error})",
+                f"the connection to {where} broke off ({error})",
                 advice="try again; `dream doctor` shows how the service is",
                 sent=True,
             ) from None

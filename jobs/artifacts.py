@@ -1,17 +1,17 @@
-"""What a job leaves behind: files with a manifest, hashed, then published by one rename.
+"""What a job leaves behind: files with a manifest, hashed, and what a store of them does.
 
-A reader sees all of a result or nothing. The job's row is the publish point: files of a job that has not succeeded
-are not served, and are replaced by the next attempt.
+A reader sees all of a result or nothing. The job's row is the publish point: what an attempt has stored is served once
+the row says that the job has a result, and that this attempt was its last.
 """
 
 import hashlib
 import mimetypes
 import re
-import shutil
 import uuid
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, Protocol
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -28,6 +28,16 @@ class InvalidArtifacts(Exception):
     """What was staged is not what its manifest says."""
 
 
+class StorageUnavailable(OSError):
+    """The store of artifacts does not do what is asked of it. `advice` says what the operator can do; there is no
+    secret in either.
+    """
+
+    def __init__(self, message: str, advice: str) -> None:
+        super().__init__(message)
+        self.advice = advice
+
+
 class ManifestFile(BaseModel):
     """A file of the result, its path relative to the manifest."""
 
@@ -35,6 +45,17 @@ class ManifestFile(BaseModel):
     bytes: int = Field(ge=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     media_type: str
+
+    @property
+    def name(self) -> str:
+        """Without its folders."""
+        return PurePosixPath(self.path).name
+
+    @property
+    def disposition(self) -> str:
+        """The Content-Disposition of its download."""
+        quoted = quote(self.name)
+        return f'attachment; filename="{quoted}"' if quoted == self.name else f"attachment; filename*=utf-8''{quoted}"
 
 
 class Manifest(BaseModel):
@@ -50,95 +71,132 @@ class Manifest(BaseModel):
         return sum(file.bytes for file in self.files)
 
 
+class Files(Protocol):
+    """Where the files of a published result are."""
+
+    def open(self, file: ManifestFile) -> BinaryIO:
+        """For reading, from any place in it. Raises FileNotFoundError and StorageUnavailable, as do its reads."""
+        ...
+
+    def locate(self, file: ManifestFile) -> Path | str:
+        """Its path on this machine's disk, or a URL that gives it for some minutes to whoever has it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class Artifact:
-    """A published file, ready to be sent."""
+class Result:
+    """A published result, to be read."""
 
-    location: Path
-    name: str
-    bytes: int
-    sha256: str
-    media_type: str
+    manifest_json: bytes
+    manifest: Manifest
+    files: Files
+
+    @classmethod
+    def of(cls, manifest_json: bytes, files: Files) -> "Result":
+        """Raises InvalidArtifacts where the manifest is none."""
+        return cls(manifest_json, _parse(manifest_json), files)
+
+    def find(self, path: str) -> ManifestFile | None:
+        """A file by its path in the manifest, or the manifest itself; None for any other path."""
+        if path == MANIFEST:
+            digest = hashlib.sha256(self.manifest_json).hexdigest()
+            size = len(self.manifest_json)
+            return ManifestFile(path=MANIFEST, bytes=size, sha256=digest, media_type="application/json")
+        return next((file for file in self.manifest.files if file.path == path and _is_safe(path)), None)
 
 
-class ArtifactStore:
-    """Artifacts on a local disk: `staging/<uuid>/` while written, `artifacts/<job>/v1/` for good."""
+class ArtifactStore(Protocol):
+    """Takes results in, and gives them out. All raise StorageUnavailable where they have to ask a server in vain."""
 
-    def __init__(self, artifacts: Path, staging: Path) -> None:
-        self._artifacts, self._staging = artifacts, staging
+    def check(self) -> None:
+        """See whether it can be used, within seconds."""
+        ...
 
     def stage(self) -> Path:
-        """A new empty directory to write a result into."""
-        directory = self._staging / uuid.uuid4().hex
-        directory.mkdir(parents=True)
-        return directory
+        """A new empty directory on this machine's disk to write a result into."""
+        ...
 
-    def verify(self, staged: Path) -> Manifest:
-        """Compare every staged file with the manifest, and see it safely to the disk. Slow: not inside a transaction.
-
-        Raises InvalidArtifacts, naming what is missing, different, unlisted or no plain file.
+    def upload(self, staged: Path, manifest: Manifest, job_id: str, attempt: int) -> None:
+        """Bring verified files to where they will be served from, if that is another machine. Slow: not inside a
+        transaction. Nobody sees them before the job's row says so. Called again, it goes on where it stopped.
         """
-        try:
-            manifest = _read_manifest(staged)
-        except FileNotFoundError:
-            raise InvalidArtifacts(f"{MANIFEST} is missing") from None
-        problems = []
-        for file in manifest.files:
-            location = staged / file.path
-            if not _is_safe(file.path):
-                problems.append(f"{file.path!r} is not a plain relative path")
-            elif location.is_symlink() or not location.is_file():
-                problems.append(f"{file.path} is missing")
-            elif location.stat().st_size != file.bytes or _sha256(location) != file.sha256:
-                problems.append(f"{file.path} differs from its checksum")
-        listed = {MANIFEST, *(file.path for file in manifest.files)}
-        for location in staged.rglob("*"):
-            name = location.relative_to(staged).as_posix()
-            if location.is_symlink() or (not location.is_dir() and name not in listed):
-                problems.append(f"{name} is not in the manifest")
-        if problems:
-            raise InvalidArtifacts("; ".join(problems))
-        for location in (*staged.rglob("*"), staged):
-            sync(location)
-        return manifest
+        ...
 
     def publish(self, staged: Path, job_id: str) -> None:
-        """Make verified files the job's result, by a rename. Call it in the transaction that settles the job."""
-        target = self.directory(job_id)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():  # an earlier attempt got as far as here, but did not commit
-            target.rename(self._staging / uuid.uuid4().hex)
-        staged.rename(target)
-        sync(target.parent)
+        """Make what is here the job's result, by a rename. Call it in the transaction that settles the job."""
+        ...
+
+    def withdraw(self, job_id: str, attempt: int) -> None:
+        """Remove what an attempt has uploaded."""
+        ...
 
     def discard(self, staged: Path) -> None:
         """Remove what was staged, if it is still there."""
-        shutil.rmtree(staged, ignore_errors=True)
+        ...
 
     def delete(self, job_id: str) -> None:
-        """Remove all that was published for a job."""
-        shutil.rmtree(self.directory(job_id).parent, ignore_errors=True)
+        """Remove all that there is of a job."""
+        ...
 
-    def manifest(self, job_id: str) -> Manifest:
-        """The manifest of a published result. Raises FileNotFoundError if there is none."""
-        return _read_manifest(self.directory(job_id))
+    def result(self, job_id: str, attempt: int) -> Result:
+        """What the last attempt of a job has published. Raises FileNotFoundError if there is nothing."""
+        ...
 
-    def find(self, job_id: str, path: str) -> Artifact | None:
-        """A published file by its path in the manifest, or the manifest itself; None for any other path."""
-        directory = self.directory(job_id)
-        if path == MANIFEST:
-            location = directory / MANIFEST
-            return Artifact(location, MANIFEST, location.stat().st_size, _sha256(location), "application/json")
-        for file in self.manifest(job_id).files:
-            if file.path == path and _is_safe(path):
-                return Artifact(directory / path, PurePosixPath(path).name, file.bytes, file.sha256, file.media_type)
-        return None
+    def jobs(self) -> list[str]:
+        """Ids of the jobs of which there is something."""
+        ...
 
-    def directory(self, job_id: str) -> Path:
-        """Where a published result is, if there is one. Raises ValueError for what is no id."""
-        if not JOB_ID.fullmatch(job_id):
-            raise ValueError(f"not the id of a job: {job_id!r}")
-        return self._artifacts / job_id / VERSION
+    def uploads(self, job_id: str) -> dict[int, float]:
+        """The attempts of which there is an upload, and when it last changed, in seconds since 1970."""
+        ...
+
+    def changed_at(self, job_id: str) -> float:
+        """When something of the job last changed, in seconds since 1970; now, if it is gone."""
+        ...
+
+
+def new_directory(staging: Path) -> Path:
+    """An empty directory of its own under `staging`."""
+    directory = staging / uuid.uuid4().hex
+    directory.mkdir(parents=True)
+    return directory
+
+
+def verify(staged: Path) -> Manifest:
+    """Compare every staged file with the manifest, and see it safely to the disk. Slow: not inside a transaction.
+
+    Raises InvalidArtifacts, naming what is missing, different, unlisted or no plain file.
+    """
+    try:
+        manifest = _parse((staged / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        raise InvalidArtifacts(f"{MANIFEST} is missing") from None
+    problems = []
+    for file in manifest.files:
+        location = staged / file.path
+        if not _is_safe(file.path):
+            problems.append(f"{file.path!r} is not a plain relative path")
+        elif location.is_symlink() or not location.is_file():
+            problems.append(f"{file.path} is missing")
+        elif location.stat().st_size != file.bytes or _sha256(location) != file.sha256:
+            problems.append(f"{file.path} differs from its checksum")
+    listed = {MANIFEST, *(file.path for file in manifest.files)}
+    for location in staged.rglob("*"):
+        name = location.relative_to(staged).as_posix()
+        if location.is_symlink() or (not location.is_dir() and name not in listed):
+            problems.append(f"{name} is not in the manifest")
+    if problems:
+        raise InvalidArtifacts("; ".join(problems))
+    for location in (*staged.rglob("*"), staged):
+        sync(location)
+    return manifest
+
+
+def require_id(job_id: str) -> str:
+    """The id, for use in a path. Raises ValueError for what is none."""
+    if not JOB_ID.fullmatch(job_id):
+        raise ValueError(f"not the id of a job: {job_id!r}")
+    return job_id
 
 
 def write_manifest(directory: Path, facts: dict[str, Any]) -> Manifest:
@@ -158,9 +216,9 @@ def write_manifest(directory: Path, facts: dict[str, Any]) -> Manifest:
     return manifest
 
 
-def _read_manifest(directory: Path) -> Manifest:
+def _parse(content: bytes) -> Manifest:
     try:
-        return Manifest.model_validate_json((directory / MANIFEST).read_bytes())
+        return Manifest.model_validate_json(content)
     except ValidationError as error:
         raise InvalidArtifacts(f"{MANIFEST} is not a manifest: {error}") from error
 

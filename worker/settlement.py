@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobs import repository
-from jobs.artifacts import MANIFEST, ArtifactStore, InvalidArtifacts
-from jobs.lifecycle import ErrorClass, Status
+from jobs.artifacts import MANIFEST, ArtifactStore, InvalidArtifacts, StorageUnavailable, verify
+from jobs.lifecycle import HELD, ErrorClass, Status
 from jobs.redaction import scrub
 from jobs.settings import Settings
 from worker.attempt import Ending
+from worker.holding import Holding
 from worker.stopping import Stop
 
 log = structlog.get_logger()
@@ -87,7 +88,9 @@ class Settlement:
         return self._commit(lambda session: repository.requeue(session, self._job_id, self._attempt, cause))
 
     def _publish(self, workdir: Path, staged: Path) -> Status | None:
-        """The rename and the row's new status are one transaction: a stale attempt publishes nothing."""
+        """The rename and the row's new status are one transaction: a stale attempt publishes nothing. What is kept on
+        another machine is there before.
+        """
         summary = _read(workdir / "result.json")
 
         def publish(session: Session) -> Status | None:
@@ -97,8 +100,10 @@ class Settlement:
             return self._settle(session, outcome, staged, result_summary=summary, partial=late, artifact_bytes=size)
 
         try:
-            size = self._store.verify(staged).total_bytes
-            return self._commit(publish)
+            size = self._bring(staged)
+            return self._commit_result(publish)
+        except StorageUnavailable as error:
+            return self._give_back_unstored(error)
         except (InvalidArtifacts, FileNotFoundError) as error:
             return self.fail(ErrorClass.INTERNAL, "INVALID_ARTIFACTS", f"the result is not complete: {error}")
         except OSError as error:
@@ -109,12 +114,59 @@ class Settlement:
         if (staged / MANIFEST).exists():
             summary = _read(workdir / "result.json")
             try:
-                size = self._store.verify(staged).total_bytes
+                size = self._bring(staged)
                 about = {"error": error, "result_summary": summary, "partial": True, "artifact_bytes": size}
-                return self._commit(lambda session: self._settle(session, outcome, staged, **about))
+                return self._commit_result(lambda session: self._settle(session, outcome, staged, **about))
             except (InvalidArtifacts, OSError) as trouble:
                 log.warning("partial.not_published", error=str(trouble))
-        return self._commit(lambda session: self._settle(session, outcome, error=error))
+        status = self._commit(lambda session: self._settle(session, outcome, error=error))
+        self._withdraw()
+        return status
+
+    def _bring(self, staged: Path) -> int:
+        """Verify what is staged and have it where it will be served from; its bytes. However long it takes, the job
+        stays ours meanwhile. Raises InvalidArtifacts and OSError; StorageUnavailable after as much patience as a lease.
+        """
+        deadline = time.monotonic() + self._settings.lease_s
+        with Holding(self._sessions, self._job_id, self._attempt, self._settings) as holding:
+            manifest = verify(staged)
+            while True:
+                try:
+                    self._store.upload(staged, manifest, self._job_id, self._attempt)
+                    return manifest.total_bytes
+                except StorageUnavailable as error:
+                    log.warning("artifacts.not_stored", error=str(error), advice=error.advice)
+                    if holding.lost or time.monotonic() > deadline:
+                        raise
+                time.sleep(RETRY_S)
+
+    def _give_back_unstored(self, error: StorageUnavailable) -> Status | None:
+        """The result will be made again from the last checkpoint, as after a lost worker, and no more often."""
+        words = self._error(ErrorClass.INTERNAL, "STORAGE_UNAVAILABLE", f"the result could not be stored: {error}")
+        cause = ErrorClass.WORKER_LOST
+        status = self._commit(lambda session: repository.requeue(session, self._job_id, self._attempt, cause, words))
+        self._withdraw()
+        return status
+
+    def _commit_result(self, settle: Settle) -> Status | None:
+        status = self._commit(settle)
+        if status is None:
+            self._withdraw()
+        return status
+
+    def _withdraw(self) -> None:
+        """Remove what was uploaded, unless it is the job's result after all: the answer to a commit may be lost.
+
+        Where that cannot be found out, it is left to the retention.
+        """
+        try:
+            with self._sessions() as session:
+                job = repository.get_job(session, self._job_id)
+            mine = job is not None and job.attempt == self._attempt and (job.has_result or job.status in HELD)
+            if not mine:
+                self._store.withdraw(self._job_id, self._attempt)
+        except (SQLAlchemyError, StorageUnavailable) as error:
+            log.warning("upload.not_withdrawn", error=str(error))
 
     def _settle(self, session: Session, outcome: Status, staged: Path | None = None, **about: Any) -> Status | None:
         """Settle, and publish what is staged with it."""

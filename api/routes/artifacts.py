@@ -2,11 +2,12 @@
 
 import base64
 import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import FileResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, RedirectResponse, Response, StreamingResponse
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 from starlette.types import Receive, Scope, Send
@@ -16,8 +17,7 @@ from api.conditional import Span, matches, require_match, wanted_ranges
 from api.dependencies import Sessions, Store, TheJob
 from api.openapi import PROBLEM_RESPONSES
 from api.problems import Problem, invalid
-from jobs.artifacts import MANIFEST, ArchiveFormat, Artifact, ArtifactStore, Manifest
-from jobs.lifecycle import Status
+from jobs.artifacts import MANIFEST, ArchiveFormat, ArtifactStore, Manifest, ManifestFile, Result
 from jobs.tables import Job
 
 log = structlog.get_logger()
@@ -29,6 +29,12 @@ _FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     206: {"description": "The ranges asked for", "content": {"*/*": {}}},
     304: {"description": "The client has it"},
     416: PROBLEM_RESPONSES["default"] | {"description": "The file ends before the ranges begin"},
+}
+_ELSEWHERE: dict[int | str, dict[str, Any]] = {
+    307: {
+        "description": "The file is on another server, and for ten minutes to be had there, without a key",
+        "headers": {"Location": {"schema": {"type": "string", "format": "uri"}}},
+    }
 }
 _ARCHIVE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The archive", "content": {"application/zip": {}}},
@@ -42,16 +48,20 @@ def get_manifest(job: TheJob, store: Store) -> Manifest:
 
     Of a job that was stopped, it says `partial`: what there was then has been kept, and not been judged.
     """
-    return _manifest(store, job)
+    return _result(store, job).manifest
 
 
 @router.get(
-    "/artifacts/{path:path}", operation_id="download_artifact", response_class=FileResponse, responses=_FILE_RESPONSES
+    "/artifacts/{path:path}",
+    operation_id="download_artifact",
+    response_class=FileResponse,
+    responses=_FILE_RESPONSES | _ELSEWHERE,
 )
 @router.head("/artifacts/{path:path}", operation_id="head_artifact", response_class=Response, responses=_FILE_RESPONSES)
 def download_artifact(path: str, job: TheJob, store: Store, request: Request, sessions: Sessions) -> Response:
     """A file by its path in the manifest, whole or in ranges. Its ETag is its SHA-256, for If-Range and the like."""
-    artifact = _find(store, job, path)
+    result = _result(store, job)
+    artifact = _find(result, job, path)
     headers = {
         "ETag": f'"{artifact.sha256}"',
         "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(artifact.sha256)).decode()}:",
@@ -61,12 +71,20 @@ def download_artifact(path: str, job: TheJob, store: Store, request: Request, se
     require_match(request, headers["ETag"])
     if matches(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
+    place = result.files.locate(artifact)
+    if isinstance(place, Path) and not place.is_file():
+        raise _expired(job)
     ranges = wanted_ranges(request, artifact.bytes, headers["ETag"])
     if request.method == "GET" and (ranges is None or ranges[0][0] == 0):
         _note(sessions, request, "artifact.downloaded", job)
-    return PartsOfFile(
-        ranges, artifact.location, headers=headers, media_type=artifact.media_type, filename=artifact.name
-    )
+    headers["Content-Disposition"] = artifact.disposition
+    if isinstance(place, Path):
+        return PartsOfFile(ranges, place, headers=headers, media_type=artifact.media_type)
+    if request.method == "GET" and path != MANIFEST:
+        return RedirectResponse(place, 307, {"Cache-Control": "private, no-store"})
+    headers["Content-Length"] = str(artifact.bytes)
+    content = result.manifest_json if path == MANIFEST else b""
+    return Response(content, headers=headers, media_type=artifact.media_type)
 
 
 @router.get("/archive", response_class=StreamingResponse, responses=_ARCHIVE_RESPONSES)
@@ -87,12 +105,12 @@ def download_archive(
     """The result as one zip, made while it is sent; the same bytes every time."""
     from api.archives import Unsuitable, archive  # numpy and Pillow, which nothing else here needs
 
-    manifest = _manifest(store, job)
-    headers = {"ETag": f'W/"{wanted}-{_find(store, job, MANIFEST).sha256}"', "Cache-Control": "private, no-cache"}
+    result = _result(store, job)
+    headers = {"ETag": f'W/"{wanted}-{_find(result, job, MANIFEST).sha256}"', "Cache-Control": "private, no-cache"}
     if matches(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     try:
-        made = archive(store.directory(job.id), manifest, wanted)
+        made = archive(result, wanted)
     except Unsuitable as error:
         told = f"{job.id} cannot be had as {wanted}: {error}"
         raise invalid("?format", "UNSUITABLE_FORMAT", str(error), told) from None
@@ -132,32 +150,22 @@ def _note(sessions: sessionmaker[Session], request: Request, action: str, job: J
         log.warning("audit.not_written", action=action, job_id=job.id, error=str(error))
 
 
-def _manifest(store: ArtifactStore, job: Job) -> Manifest:
-    _require_files(job)
-    try:
-        return store.manifest(job.id)
-    except FileNotFoundError:
-        raise _expired(job) from None
-
-
-def _find(store: ArtifactStore, job: Job, path: str) -> Artifact:
-    _require_files(job)
-    try:
-        artifact = store.find(job.id, path)
-    except FileNotFoundError:
-        raise _expired(job) from None
-    if artifact is None:
-        raise Problem("NOT_FOUND", f"{path!r} is not in the manifest of {job.id}")
-    if not artifact.location.is_file():
-        raise _expired(job)
-    return artifact
-
-
-def _require_files(job: Job) -> None:
+def _result(store: ArtifactStore, job: Job) -> Result:
     if job.purged_at is not None:
         raise _expired(job)
-    if job.status is not Status.SUCCEEDED and not job.partial:
+    if not job.has_result:
         raise Problem("ARTIFACT_NOT_READY", f"{job.id} is {job.status}; artifacts exist once it is succeeded")
+    try:
+        return store.result(job.id, job.attempt)
+    except FileNotFoundError:
+        raise _expired(job) from None
+
+
+def _find(result: Result, job: Job, path: str) -> ManifestFile:
+    file = result.find(path)
+    if file is None:
+        raise Problem("NOT_FOUND", f"{path!r} is not in the manifest of {job.id}")
+    return file
 
 
 def _expired(job: Job) -> Problem:

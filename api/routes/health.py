@@ -19,7 +19,7 @@ def livez() -> Live:
 
 @router.get("/readyz", responses={503: {"model": Ready, "description": "Jobs cannot be taken"}})
 def readyz(request: Request, response: Response, bell: BellDep) -> Ready:
-    """Whether jobs can be taken. A broker that is away is reported, but jobs wait for it in the database."""
+    """Whether jobs can be taken. What else is away is reported: jobs wait for a broker in the database."""
     try:
         database = "ok" if is_migrated(request.app.state.engine) else "not migrated"
     except SQLAlchemyError:
@@ -30,6 +30,7 @@ def readyz(request: Request, response: Response, bell: BellDep) -> Ready:
         status="ready" if database == "ok" else "unavailable",
         database=database,
         broker="unreachable" if bell.waiting() is None else "ok",
+        artifacts=request.app.state.store_health.tell(),
     )
 
 

@@ -55,7 +55,8 @@ def get_job_preview(
     try:
         content = preview_path(settings.previews / job.id, step).read_bytes()
     except FileNotFoundError:
-        raise Problem("NOT_FOUND", f"{job.id} has no preview of step {step}") from None
+        thinned = ", or no more: the frames of a job that is over are thinned out" if job.status in TERMINAL else ""
+        raise Problem("NOT_FOUND", f"{job.id} has no preview of step {step}{thinned}") from None
     headers = {
         "ETag": f'"{hashlib.sha256(content).hexdigest()}"',
         "Cache-Control": "private, max-age=31536000, immutable",

@@ -12,11 +12,15 @@ class Live(Output):
 
 
 class Ready(Output):
-    """Whether jobs can be taken. Without a broker they can: they wait in the database until it is back."""
+    """Whether jobs can be taken. Without a broker they can: they wait in the database until it is back. Without the
+    store of artifacts they can, too, but they cannot end.
+    """
 
     status: Literal["ready", "unavailable"]
     database: Literal["ok", "unreachable", "not migrated"]
     broker: Literal["ok", "unreachable"]
+    artifacts: str
+    """`ok`, or what is wrong with the store of results."""
 
 
 class ProblemKind(Output):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import psutil
 
-from jobs.artifacts import ArtifactStore, write_manifest
+from jobs.artifacts import write_manifest
 from jobs.settings import Settings
+from jobs.stores.local import LocalStore
 
 FILE = "large.bin"
 PIECE = 1 << 20
@@ -30,7 +31,7 @@ class Downloads:
 
 def publish_large(settings: Settings, job_id: str, size: int) -> str:
     """Give the job a result of one large file; its SHA-256."""
-    store = ArtifactStore(settings.artifacts, settings.staging)
+    store = LocalStore(settings.artifacts, settings.staging)
     staged = store.stage()
     piece = bytes(range(256)) * (PIECE // 256)
     with (staged / FILE).open("wb") as file:

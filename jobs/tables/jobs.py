@@ -89,6 +89,11 @@ class Job(Base):
     event_seq: Mapped[int] = mapped_column(default=0)  # the number of the last event
 
     @property
+    def has_result(self) -> bool:
+        """Whether its last attempt has published something. It may have been removed since: `purged_at`."""
+        return self.status is Status.SUCCEEDED or self.partial
+
+    @property
     def retries_left(self) -> int:
         """Workers that may still be lost, without progress, before the job fails."""
         return max(0, MAX_LOSSES - 1 - self.losses)

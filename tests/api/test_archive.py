@@ -22,8 +22,9 @@ from dream_core.images import Zca
 from dream_core.subject import TrainingSet
 from dream_core.synthetic import SyntheticSet
 from jobs import repository
-from jobs.artifacts import write_manifest
+from jobs.artifacts import MANIFEST, Result, verify, write_manifest
 from jobs.lifecycle import Status
+from jobs.stores.local import LocalFiles
 from tests.api.conftest import problem
 from tests.dream_core.test_formats import make_result
 
@@ -52,7 +53,7 @@ def publish(service, submit):
         service.claim(job_id)
         staged = service.store.stage()
         write_result(result, staged)
-        service.store.verify(staged)
+        verify(staged)
         with service.sessions.begin() as session:
             repository.settle(session, job_id, 1, Status.SUCCEEDED, result_summary={"accuracy": {"mean": 50.0}})
             service.store.publish(staged, job_id)
@@ -231,9 +232,9 @@ def test_large_sets_go_through_in_little_memory(tmp_path, wanted):
              "classes": [{"index": i, "name": str(i)} for i in range(10)],
              "preprocessing": {"value_range": "0..1", "mean": [0], "std": [1], "zca": None},
              "decode": {"decoded": 600}, "training": {"mode": "train"}}  # fmt: skip
-    manifest = write_manifest(tmp_path, facts)
+    write_manifest(tmp_path, facts)
     del images
-    made = archive(tmp_path, manifest, wanted)
+    made = archive(Result.of((tmp_path / MANIFEST).read_bytes(), LocalFiles(tmp_path)), wanted)
     pieces = iter(made.content)
     next(pieces)
     before = psutil.Process().memory_full_info().uss

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from jobs import repository, retention
+from jobs import previews, repository, retention
 from jobs.lifecycle import Status
 from jobs.repository import utcnow
 from jobs.retention import KEPT_METRICS, sweep
@@ -180,4 +180,23 @@ def test_metrics_of_a_job_that_is_over_are_thinned_evenly(sessions, settings):
         kept = [event.data["step"] for event in repository.list_events(session, job.id, 0, 5000, ["metric"])[0]]
     assert (len(kept), kept[0], kept[-1]) == (KEPT_METRICS, 0, 2999)
     assert max(after - before for before, after in pairwise(kept)) <= 4
+    assert sweep(sessions, settings).thinned == 0
+
+
+def test_previews_that_were_thinned_out_are_told_of_no_more(sessions, settings):
+    job = submit(sessions)
+    claim(sessions, job)
+    told = [*range(300), *range(250, 300)]  # by a second attempt once more
+    call(sessions, repository.append_events, job.id, 1, [report("preview", step=step) for step in told])
+    call(sessions, repository.settle, job.id, 1, Status.SUCCEEDED)
+    for step in range(0, 300, 2):
+        frame = previews.preview_path(settings.previews / job.id, step)
+        frame.parent.mkdir(parents=True, exist_ok=True)
+        frame.write_bytes(b"a picture")
+
+    assert sweep(sessions, settings).thinned == 1
+
+    with sessions() as session:
+        left = repository.list_events(session, job.id, 0, 1000, ["preview"])[0]
+    assert [event.data["step"] for event in left] == list(range(0, 300, 2))
     assert sweep(sessions, settings).thinned == 0
