@@ -12,7 +12,7 @@ from jobs import repository
 from jobs.lifecycle import Status
 from jobs.settings import Settings
 from worker.joblog import JobLog
-from worker.process import Child
+from worker.launcher import Handle
 from worker.relay import Relay
 from worker.stopping import Stop
 
@@ -55,7 +55,7 @@ class Attempt:
         job_id: str,
         number: int,
         max_runtime_s: float | None,
-        child: Child,
+        runner: Handle,
         relay: Relay,
         job_log: JobLog,
         sessions: sessionmaker[Session],
@@ -63,7 +63,7 @@ class Attempt:
         closing: Event,
     ):
         self._job_id, self._number = job_id, number
-        self._child, self._relay, self._job_log = child, relay, job_log
+        self._runner, self._relay, self._job_log = runner, relay, job_log
         self._sessions, self._settings, self._closing = sessions, settings, closing
         self._stop: Stop | None = None
         self._kill_at = float("inf")
@@ -73,7 +73,7 @@ class Attempt:
     def watch(self) -> Ending:
         """Until the runner is gone. What it reported is stored by then, if the database can be reached."""
         renewal, poll = Every(self._settings.heartbeat_s), Every(POLL_S)
-        while (code := self._child.poll()) is None:
+        while (code := self._runner.poll()) is None:
             if renewal.due():
                 self._renew()
             elif poll.due():
@@ -81,7 +81,7 @@ class Attempt:
                 self._job_log.pump()
             self._look()
             time.sleep(LOOK_S)
-        self._child.kill()  # what the runner started must not outlive it
+        self._runner.kill()  # what the runner started must not outlive it
         if self._stop is not Stop.FENCED:
             self._job_log.pump(whole=True)
         while self._stop is not Stop.FENCED and not self._pump() and self._holds():
@@ -128,7 +128,7 @@ class Attempt:
     def _obey(self, status: Status | None) -> None:
         if status is None:
             self._stop = Stop.FENCED
-            self._child.kill()
+            self._runner.kill()
             log.warning("job.fenced")
         elif status in ASKED:
             self._end(ASKED[status])
@@ -143,11 +143,11 @@ class Attempt:
         if not self._holds():
             self._end(Stop.LEASE_LOST)
         if now > self._relay.heard_at + self._settings.stall_s and self._stop is None:
-            self._child.dump_stacks()
+            self._runner.dump_stacks()
             self._end(Stop.STALLED)
         if now > self._kill_at:
             log.warning("runner.killed", stop=self._stop)
-            self._child.kill()
+            self._runner.kill()
 
     def _end(self, stop: Stop) -> None:
         """Ask the runner to write a checkpoint and exit. Once: the first reason counts, but for a user who cancels
@@ -157,5 +157,5 @@ class Attempt:
         elif stop is not Stop.CANCEL or self._stop not in (Stop.PAUSE, Stop.SHUTDOWN):
             return
         self._stop = stop
-        self._child.terminate(stop)
+        self._runner.terminate(stop)
         log.info("runner.asked_to_stop", stop=stop)

@@ -5,7 +5,11 @@ import threading
 from enum import StrEnum
 from pathlib import Path
 
+import structlog
+
 from jobs.files import atomic_write
+
+log = structlog.get_logger()
 
 FILE = "stop"
 
@@ -28,8 +32,11 @@ class Stop(StrEnum):
 
 
 def tell(workdir: Path, stop: Stop) -> None:
-    """Leave the reason where the runner looks for it. Raises OSError."""
-    atomic_write(workdir / FILE, stop)
+    """Leave the reason where the runner looks for it. One that finds none takes it for a shutdown, and stops, too."""
+    try:
+        atomic_write(workdir / FILE, stop)
+    except OSError as error:
+        log.warning("runner.not_told_why", stop=stop, error=str(error))
 
 
 class Stopping:

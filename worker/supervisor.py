@@ -1,12 +1,11 @@
-"""Takes a job from its claim to its end. Loads no torch: every attempt computes in a process of its own."""
+"""Takes a job from its claim to its end. Loads no torch: every attempt computes in a process of its own,
+which a launcher starts, here or elsewhere."""
 
 import contextlib
 import json
 import os
 import shutil
 import socket
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
@@ -14,31 +13,27 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobs import dispatcher, metrics, repository
-from jobs.artifacts import ArtifactStore
 from jobs.checkpoints import list_checkpoints
 from jobs.lifecycle import TERMINAL, Status
 from jobs.queue import Bell
 from jobs.settings import Settings
+from jobs.stores import open_store
 from jobs.tables import Job
 from worker.attempt import Attempt
 from worker.joblog import JobLog
-from worker.process import Child
+from worker.launcher import LOG, Handle, Launcher, log_tail
 from worker.relay import Relay
 from worker.settlement import Settlement
 
 log = structlog.get_logger()
 
-RUNNER = (sys.executable, "-m", "worker.runner")
-
 
 class Supervisor:
     """Runs one job at a time; `close` ends the current one at a checkpoint and takes no more."""
 
-    def __init__(
-        self, settings: Settings, sessions: sessionmaker[Session], bell: Bell, command: Sequence[str] = RUNNER
-    ):
-        self._settings, self._sessions, self._bell, self._command = settings, sessions, bell, command
-        self._store = ArtifactStore(settings.artifacts, settings.staging)
+    def __init__(self, settings: Settings, sessions: sessionmaker[Session], bell: Bell, launcher: Launcher):
+        self._settings, self._sessions, self._bell, self._launcher = settings, sessions, bell, launcher
+        self._store = open_store(settings)
         self._closing = Event()
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.job_id: str | None = None
@@ -48,7 +43,7 @@ class Supervisor:
         """The worker shuts down: the running job goes back to the queue, uncharged."""
         self._closing.set()
 
-    def run(self, job_id: str) -> Status | None:
+    def run(self, job_id: str | None = None) -> Status | None:
         """One attempt, at the job that is next: the one that was rung for only says that there is something to do.
 
         Returns what the job is now, or None if there was nothing to take or it was taken away.
@@ -60,7 +55,8 @@ class Supervisor:
                 session, self.name, self._settings.lease_s, max_running=self._settings.max_running
             )
         if job is None:
-            log.info("job.none_to_claim", rung_for=job_id)
+            if job_id:
+                log.info("job.none_to_claim", rung_for=job_id)
             return None
         with structlog.contextvars.bound_contextvars(job_id=job.id, attempt=job.attempt):
             log.info("job.claimed", dataset=job.dataset, method=job.method, rung_for=job_id)
@@ -94,25 +90,25 @@ class Supervisor:
         staged: Path | None = None
         try:
             staged = self._store.stage()
-            child = self._start(job, workdir, staged)
+            runner = self._start(job, workdir, staged)
         except OSError as error:
             self._clean(workdir, staged)
             return settlement.fail_for(error)
         try:
             relay = Relay(workdir / "events.jsonl", self._sessions, job.id, job.attempt, self._settings, job.method)
-            job_log = JobLog(child.log_path, job.id, self._settings)
+            job_log = JobLog(workdir / LOG, job.id, self._settings)
             job_log.begin(job.attempt, self.name)
             limit = job.spec["resources"]["max_runtime_s"]
-            watched = (child, relay, job_log, self._sessions, self._settings, self._closing)
+            watched = (runner, relay, job_log, self._sessions, self._settings, self._closing)
             ending = Attempt(job.id, job.attempt, limit, *watched).watch()
             log.info("runner.ended", code=ending.code, stop=ending.stop)
-            return settlement.settle(ending, workdir, staged, child.log_tail())
+            return settlement.settle(ending, workdir, staged, log_tail(workdir))
         finally:
-            if child.poll() is None:  # this process failed
-                child.kill()
+            if runner.poll() is None:  # this process failed
+                runner.kill()
             self._clean(workdir, staged)
 
-    def _start(self, job: Job, workdir: Path, staged: Path) -> Child:
+    def _start(self, job: Job, workdir: Path, staged: Path) -> Handle:
         shutil.rmtree(workdir, ignore_errors=True)
         workdir.mkdir(parents=True)
         checkpoints = self._settings.checkpoints / job.id
@@ -135,7 +131,7 @@ class Supervisor:
             "grace_s": self._settings.grace_s,
         } | {name: place and str(place) for name, place in places.items()}
         (workdir / "job.json").write_text(json.dumps(order, indent=2), encoding="utf-8")
-        return Child(self._command, workdir)
+        return self._launcher.start(job.id, job.attempt, workdir)
 
     def _parent_checkpoint(self, job: Job) -> Path | None:
         """Where the checkpoint lies that the job goes on from, if it does. One that is gone is the runner's to miss."""

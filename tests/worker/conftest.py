@@ -12,6 +12,7 @@ from jobs.database import make_engine, make_sessions, migrate
 from jobs.queue import Bell
 from jobs.settings import Settings
 from jobs.spec import JobSpec
+from worker.process import ProcessLauncher
 from worker.supervisor import Supervisor
 
 # A stand-in for the computation, a real process all the same: it does what its name in job.json's dataset says.
@@ -53,11 +54,12 @@ def submit(sessions):
 
 @pytest.fixture
 def supervise(settings, sessions):
-    """A supervisor whose runner plays the named part, with changed settings if wanted."""
+    """A supervisor whose runner plays the named part, or is another command, with changed settings if wanted."""
 
-    def supervise(part, **changes):
+    def supervise(part="succeed", command=None, **changes):
         changed = settings.model_copy(update=changes)
-        return Supervisor(changed, sessions, Bell(settings.redis_url), [sys.executable, str(RUNNER), part])
+        launcher = ProcessLauncher(command or [sys.executable, str(RUNNER), part])
+        return Supervisor(changed, sessions, Bell(settings.redis_url), launcher)
 
     return supervise
 

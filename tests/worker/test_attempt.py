@@ -6,6 +6,7 @@ from jobs.database import make_engine, make_sessions
 from tests.worker.conftest import RUNNER
 from worker.attempt import Attempt, Ending
 from worker.joblog import JobLog
+from worker.launcher import LOG
 from worker.process import Child
 from worker.relay import Relay
 from worker.stopping import Stop
@@ -18,7 +19,7 @@ def test_a_database_that_stays_away_ends_the_attempt_at_a_checkpoint(settings, t
     engine = make_engine("postgresql://nobody@127.0.0.1:1/nothing")
     child = Child([sys.executable, str(RUNNER), "wait"], tmp_path)
     relay = Relay(tmp_path / "events.jsonl", make_sessions(engine), "job_0", 1, settings)
-    job_log = JobLog(child.log_path, "job_0", settings)
+    job_log = JobLog(tmp_path / LOG, "job_0", settings)
 
     ending = Attempt("job_0", 1, None, child, relay, job_log, make_sessions(engine), settings, Event()).watch()
 

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import update
 
 from jobs import repository
-from jobs.artifacts import ArtifactStore
 from jobs.lifecycle import Status
 from jobs.spec import JobSpec
+from jobs.stores.local import LocalStore
 from jobs.tables import Job
 
 
@@ -49,8 +49,7 @@ def test_a_job_that_succeeds_is_published_with_its_events(settings, submit, supe
     assert done.result_summary == {"accuracy": {"mean": 80.0, "std": 1.0, "n": 3}}
     assert done.progress == {"step": 3, "total": 10, "ratio": 0.3, "eta_s": 0.7}
     assert [kind for kind, _ in events(job_id)] == ["state", "state", "phase", "metric", "state"]
-    found = ArtifactStore(settings.artifacts, settings.staging).find(job_id, "synthetic.safetensors")
-    assert found.location.read_bytes() == b"pixels"
+    assert published(settings, job_id).read_bytes() == b"pixels"
 
 
 def test_nothing_is_left_behind_on_the_disk_but_checkpoints(settings, submit, supervise):
@@ -140,11 +139,12 @@ def test_a_success_that_comes_after_cancelling_is_kept_for_what_it_is(settings, 
 
     assert running.end() is Status.CANCELLED
     assert (job(job_id).partial, job(job_id).accuracy) == (True, 80.0)
-    assert published(settings, job_id)
+    assert published(settings, job_id).is_file()
 
 
 def published(settings, job_id):
-    return ArtifactStore(settings.artifacts, settings.staging).find(job_id, "synthetic.safetensors")
+    result = LocalStore(settings.artifacts, settings.staging).result(job_id, 1)
+    return result.files.locate(result.find("synthetic.safetensors"))
 
 
 def nothing_published(settings):
@@ -164,7 +164,7 @@ def test_cancelling_keeps_what_there_is(settings, sessions, submit, supervise, j
     assert (cancelled.partial, cancelled.error, cancelled.accuracy) == (True, None, None)
     assert cancelled.result_summary == {"partial": True, "step": 3, "steps": 10}
     assert cancelled.expires_at is not None
-    assert published(settings, job_id).location.read_bytes() == b"pixels"
+    assert published(settings, job_id).read_bytes() == b"pixels"
     assert ("log", {"message": "asked to stop: cancel"}) in events(job_id)
     assert (settings.checkpoints / job_id / "state").exists()
 
@@ -330,8 +330,7 @@ def test_many_events_arrive_all_and_in_order(submit, supervise, job, events):
 
 def test_the_order_tells_the_runner_all_it_needs(settings, submit, supervise, tmp_path):
     seen = tmp_path / "seen.json"
-    supervisor = supervise("succeed")
-    supervisor._command = ["sh", "-c", f'cp "$1/job.json" "{seen}"; exit 64', "sh"]
+    supervisor = supervise(command=["sh", "-c", f'cp "$1/job.json" "{seen}"; exit 64', "sh"])
 
     supervisor.run(submit())
 
@@ -345,8 +344,7 @@ def test_the_order_tells_the_runner_all_it_needs(settings, submit, supervise, tm
 
 def test_a_retry_is_told_of_its_parents_checkpoint_and_an_uploads_place(settings, sessions, supervise, tmp_path):
     seen = tmp_path / "seen.json"
-    supervisor = supervise("succeed")
-    supervisor._command = ["sh", "-c", f'cp "$1/job.json" "{seen}"; exit 64', "sh"]
+    supervisor = supervise(command=["sh", "-c", f'cp "$1/job.json" "{seen}"; exit 64', "sh"])
     spec = JobSpec.model_validate({"dataset": "digits", "method": "dream", "ipc": 1})
     with sessions.begin() as session:
         parent = repository.create_job(session, spec, spec.resolve())
