@@ -66,23 +66,28 @@ WEBHOOKS = Counter("dream_webhook_deliveries", "Messages to webhooks that were s
 Info("dream_build", "What is running", registry=REGISTRY).info({"version": version("dream-distillation")})
 
 
-def serve_metrics(settings: Settings) -> None:
-    """Show them on `settings.metrics_port` of the loopback, if there is one."""
+def serve_metrics(settings: Settings, *more: CollectorRegistry) -> None:
+    """Show them, and `more`, on `settings.metrics_port` without a key, if there is such a port."""
     if settings.metrics_port is None:
         return
+    everything = CollectorRegistry()
+    for registry in (REGISTRY, *more):
+        everything.register(registry)
+    host, port = settings.metrics_host, settings.metrics_port
     try:
-        start_http_server(settings.metrics_port, addr="127.0.0.1", registry=REGISTRY)
+        start_http_server(port, addr=host, registry=everything)
     except OSError as error:  # as with several workers on one host
-        log.warning("metrics.not_served", port=settings.metrics_port, error=error.strerror)
+        log.warning("metrics.not_served", host=host, port=port, error=error.strerror)
 
 
 class DatabaseFigures(Collector):
-    """What the database knows. Where it is away these figures are missing, and the others are shown."""
+    """What the database knows. Where it is away only that is shown, and the figures of other collectors."""
 
     def __init__(self, readings: sessionmaker[Session], settings: Settings) -> None:
         self._readings, self._settings = readings, settings
         self._figures: list[Metric] = []
         self._read_at = float("-inf")
+        self._reached = False
 
     def describe(self) -> Iterable[Metric]:
         """Nothing is asked before somebody looks."""
@@ -95,10 +100,13 @@ class DatabaseFigures(Collector):
                 with self._readings.begin() as session:
                     self._figures = list(self._read(session))
                 self._read_at = time.monotonic()
+                self._reached = True
             except SQLAlchemyError as error:
                 log.warning("metrics.database_away", error=str(error))
                 self._figures = []
-        return self._figures
+                self._reached = False
+        reached = GaugeMetricFamily("dream_database_up", "Whether the database answers", value=self._reached)
+        return [reached, *self._figures]
 
     def _read(self, session: Session) -> Iterator[Metric]:
         jobs = GaugeMetricFamily("dream_jobs", "Jobs by status", labels=["status"])
@@ -130,6 +138,6 @@ class DatabaseFigures(Collector):
         kept.add_metric(["uploads"], session.scalar(select(func.sum(UploadedDataset.bytes))) or 0)
         yield kept
 
-        free = GaugeMetricFamily("dream_disk_free_bytes", "Free space where the service writes")
-        free.add_metric([], shutil.disk_usage(self._settings.home).free)
-        yield free
+        disk = shutil.disk_usage(self._settings.home)
+        yield GaugeMetricFamily("dream_disk_free_bytes", "Free space where the service writes", value=disk.free)
+        yield GaugeMetricFamily("dream_disk_total_bytes", "Size of the disk where the service writes", value=disk.total)
