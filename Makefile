@@ -7,13 +7,13 @@ ROUNDS ?= 200
 BIN = .venv/bin
 INSTALLED = .venv/.installed
 
-.PHONY: demo test serve lint bench bench-accuracy bench-load soak fuzz openapi install servers clean
+.PHONY: demo test serve lint bench bench-accuracy bench-load soak fuzz test-containers openapi install servers clean
 
 demo: install
 	$(BIN)/python -m client.demo --dataset $(DATASET)
 
 test: install servers lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 serve: install
 	$(BIN)/dream serve
@@ -44,6 +44,11 @@ soak: install servers
 # Thousands of requests that nobody has thought of.
 fuzz: install servers
 	$(BIN)/python -m tests.contract.fuzz
+
+# The images built and the whole stack run, hurt, stopped and upgraded: minutes, on any Docker engine, or as root on
+# Debian. Says what it saw; skipped where it cannot be.
+test-containers: install
+	$(BIN)/python -m tests.containers
 
 # The description of the API that the tests compare with.
 openapi: install

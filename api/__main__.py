@@ -2,14 +2,17 @@
 
 import argparse
 
+from pydantic import ValidationError
+
 from api import server
 from api.app import create_app
+from jobs.artifacts import StorageUnavailable
 from jobs.database import migrate
 from jobs.keys import NoAdministrator, check_administrator
 from jobs.logs import configure_logging
 from jobs.metrics import serve_metrics
 from jobs.network import is_loopback, listening_on
-from jobs.settings import get_settings
+from jobs.settings import complaint, get_settings
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -22,7 +25,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     configure_logging()
-    settings = listening_on(options.host, get_settings(), insecure=options.insecure_no_auth)
+    try:
+        settings = listening_on(options.host, get_settings(), insecure=options.insecure_no_auth)
+    except ValidationError as error:
+        parser.error(complaint(error))
     if not is_loopback(options.host):
         settings = settings.model_copy(update={"allowed_hosts": (*settings.allowed_hosts, url_host(options.host))})
     migrate(settings.database_url)
@@ -30,9 +36,14 @@ def main(arguments: list[str] | None = None) -> None:
         check_administrator(settings, options.host)
     except NoAdministrator as error:
         parser.error(f"{error}: {error.advice}")
-    serve_metrics(settings)
+    try:
+        app = create_app(settings)
+        app.state.store.check()
+    except StorageUnavailable as error:
+        parser.error(f"{error}: {error.advice}")
+    serve_metrics(settings, app.state.figures)
     server.run(
-        create_app(settings),
+        app,
         host=options.host,
         port=options.port,
         server_header=False,

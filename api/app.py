@@ -30,17 +30,21 @@ from api.routes import (
     webhooks,
 )
 from api.security import NEEDS_KEY
+from api.store_health import StoreHealth
 from api.streams import Streams
-from jobs.artifacts import ArtifactStore
 from jobs.database import make_engine, make_sessions
 from jobs.metrics import DatabaseFigures
 from jobs.queue import Bell
 from jobs.ringer import Ringer
 from jobs.settings import Settings, get_settings
+from jobs.stores import open_store
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application on a database, broker and artifact store. Connects to none of them yet."""
+    """The application on a database, broker and artifact store. Connects to none of them yet.
+
+    Raises StorageUnavailable where the store needs a library that is not installed.
+    """
     settings = settings or get_settings()
     limits = RateLimits(settings)
     app = FastAPI(
@@ -68,12 +72,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.bell = Bell(settings.redis_url)
     app.state.ringer = Ringer(app.state.sessions, app.state.bell)
     app.state.streams = Streams(app.state.readings, settings.max_streams)
-    app.state.figures = CollectorRegistry()
-    app.state.figures.register(DatabaseFigures(app.state.readings, settings))
-    Gauge("dream_sse_streams", "Event streams that are open", registry=app.state.figures).set_function(
-        app.state.streams.open_streams
-    )
-    app.state.store = ArtifactStore(settings.artifacts, settings.staging)
+    app.state.figures = _figures(app)
+    app.state.store = open_store(settings)
+    app.state.store_health = StoreHealth(app.state.store)
     for routes in (
         jobs, steering, events, records, artifacts, comparison, estimates, catalog, datasets, webhooks, keys,
         operations, metrics,
@@ -83,6 +84,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     openapi.install(app)
     return app
+
+
+def _figures(app: FastAPI) -> CollectorRegistry:
+    """What this application knows beside the figures of its process."""
+    figures = CollectorRegistry()
+    figures.register(DatabaseFigures(app.state.readings, app.state.settings))
+    streams = Gauge("dream_sse_streams", "Event streams that are open", registry=figures)
+    streams.set_function(app.state.streams.open_streams)
+    broker = Gauge("dream_broker_up", "Whether the broker answers", registry=figures)
+    broker.set_function(lambda: app.state.bell.waiting() is not None)
+    return figures
 
 
 @asynccontextmanager

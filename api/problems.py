@@ -17,6 +17,7 @@ from starlette.routing import Match
 
 from dream_core.errors import InvalidRecipe
 from jobs import repository, uploads
+from jobs.artifacts import StorageUnavailable
 from jobs.idempotency import KeyReused
 from jobs.lifecycle import IllegalTransition
 from jobs.quotas import QuotaExceeded
@@ -83,6 +84,9 @@ KINDS: dict[str, Kind] = {
         422, "Dataset missing", "The files are not in the service's data directory, and may not be downloaded."
     ),
     "INTERNAL": Kind(500, "Internal error", "The service has a fault. Its log has more under the request id."),
+    "STORAGE_UNAVAILABLE": Kind(
+        503, "Artifacts not available", "The server that keeps the artifacts does not answer as it should. Try again."
+    ),
     "OVERLOADED": Kind(503, "Not available", "The database cannot be reached or is too busy. Try again in a while."),
 }  # fmt: skip
 
@@ -189,6 +193,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(uploads.NotReady, _answering("DATASET_NOT_READY"))
     app.add_exception_handler(OperationalError, _on_database_away)
     app.add_exception_handler(PoolTimeout, _on_database_away)
+    app.add_exception_handler(StorageUnavailable, _on_storage_away)
     app.add_exception_handler(Exception, _on_bug)
 
 
@@ -245,9 +250,17 @@ async def _on_illegal_transition(request: Request, error: Any) -> JSONResponse:
 
 async def _on_database_away(request: Request, error: Any) -> JSONResponse:
     log.error("database.unavailable", error=str(error))
+    return _for_now(request, "OVERLOADED")
+
+
+async def _on_storage_away(request: Request, error: Any) -> JSONResponse:
+    log.error("storage.unavailable", error=str(error), advice=error.advice)
+    return _for_now(request, "STORAGE_UNAVAILABLE")
+
+
+def _for_now(request: Request, code: str) -> JSONResponse:
     headers = {"Retry-After": str(RETRY_AFTER_S)}
-    problem = Problem("OVERLOADED", KINDS["OVERLOADED"].meaning, headers=headers, retry_after_s=RETRY_AFTER_S)
-    return problem_response(request, problem)
+    return problem_response(request, Problem(code, KINDS[code].meaning, headers=headers, retry_after_s=RETRY_AFTER_S))
 
 
 async def _on_bug(request: Request, error: Any) -> JSONResponse:

@@ -217,6 +217,7 @@ BY_CODE: dict[str, type[ApiError]] = {
     "DATASET_MISSING": DatasetMissing,
     "QUOTA_EXCEEDED": QuotaExceeded,
     "RATE_LIMITED": RateLimited,
+    "STORAGE_UNAVAILABLE": Overloaded,
     "OVERLOADED": Overloaded,
 }
 BY_STATUS: dict[int, type[ApiError]] = {

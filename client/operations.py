@@ -1,6 +1,6 @@
 """`Client.operations`: workers, queues and who did what, for the service's administrators."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -36,6 +36,14 @@ class Operations:
     def resume_queue(self, name: str) -> dict[str, Any]:
         """Have jobs taken from a queue again."""
         return self._transport.json("POST", f"/v1/queues/{quote(name, safe='')}/resume")
+
+    def limits(self, owner: str) -> dict[str, Any]:
+        """What an owner may use: limits of their `own`, and those `in_force`. Raises `NotFound`."""
+        return self._transport.json("GET", f"/v1/owners/{quote(owner, safe='')}/limits")
+
+    def set_limits(self, owner: str, own: Mapping[str, int | None]) -> dict[str, Any]:
+        """Give an owner limits of their own, all at once: what is left out becomes the service's again."""
+        return self._transport.json("PUT", f"/v1/owners/{quote(owner, safe='')}/limits", json=dict(own))
 
     def audit(
         self, limit: int | None = None, owner: str | None = None, action: str | None = None

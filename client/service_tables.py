@@ -1,5 +1,6 @@
 """How webhooks, keys, workers and usage look in a terminal of 80 columns."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from client.tables import age, bytes_text, plain_table, seconds_text
 
+ID = re.compile(r"[a-z]+_[0-9a-f]{32}")
 DELIVERY_COLOURS = {"delivered": "green", "pending": "yellow", "failed": "red"}
 
 
@@ -121,6 +123,38 @@ def queue_list(queues: list[dict[str, Any]]) -> Table:
         counts = [str(queue["queued"]), age(queue["oldest_queued_at"]), str(queue["running"]), str(queue["workers"])]
         table.add_row(queue["name"], state, *counts)
     return table
+
+
+def owner_limits(limits: dict[str, Any]) -> Table:
+    """What counts for an owner, and whether it is theirs or everyone's. The names are those of `--set`."""
+    table = plain_table()
+    table.add_column(escape(limits["owner"]), style="bold", no_wrap=True)
+    table.add_column("limit", justify="right", no_wrap=True)
+    table.add_column("", style="dim", no_wrap=True)
+    texts = {"run_seconds_per_day": seconds_text, "storage_bytes": bytes_text}
+    for name, limit in limits["in_force"].items():
+        whose = "the service's" if limits["own"][name] is None else "their own"
+        table.add_row(name, "any" if limit is None else texts.get(name, count_text)(limit), whose)
+    return table
+
+
+def audit_list(entries: list[dict[str, Any]]) -> Table:
+    table = plain_table()
+    table.add_column("age", justify="right", no_wrap=True)
+    table.add_column("owner", overflow="fold")
+    table.add_column("key", no_wrap=True)
+    table.add_column("did", style="bold", overflow="fold")
+    table.add_column("to", overflow="fold")
+    for entry in entries:
+        key = (entry["key_id"] or "")[-12:]
+        subject = escape(_short(entry["resource"] or ""))
+        table.add_row(age(entry["at"]), escape(entry["owner"]), key, entry["action"], subject)
+    return table
+
+
+def _short(resource: str) -> str:
+    """The last letters of an id, by which it is found; a name as it is."""
+    return resource[-12:] if ID.fullmatch(resource) else resource
 
 
 def usage_page(limits: dict[str, Any], usage: dict[str, Any]) -> RenderableType:

@@ -34,6 +34,10 @@ class Webhooks:
         """Take a new secret, which the answer shows this once. The old one signs as well for another day."""
         return self._transport.json("POST", f"/v1/webhooks/{webhook_id}/rotate")
 
+    def enable(self, webhook_id: str) -> dict[str, Any]:
+        """Have an address told again that was disabled, because it had answered 410."""
+        return self._transport.json("POST", f"/v1/webhooks/{webhook_id}/enable")
+
     def deliveries(self, webhook_id: str, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """What was sent to a webhook or waits to be, newest first."""
         return self._transport.pages(f"/v1/webhooks/{webhook_id}/deliveries", limit)

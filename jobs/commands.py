@@ -2,13 +2,17 @@
 
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from jobs.backup import Backup, BackupError
     from jobs.embedded import ServeError
+    from jobs.settings import Settings
 
 Home = Annotated[
     Path | None,
@@ -67,6 +71,58 @@ def admin_key(
         sys.stderr.write(f"keep this key, it is not shown again: {use}\n")
 
 
+def migrate(
+    revision: Annotated[str, typer.Argument(help="Another schema than this version's own, to go back to.")] = "head",
+    home: Home = None,
+) -> None:
+    """Bring the service's database up to date, as every part of it does when it starts."""
+    from jobs.embedded import ServeError
+    from jobs.serve import Options, prepare_database, read_settings
+
+    try:
+        prepare_database(read_settings(Options(home=home)), revision)
+    except ServeError as error:
+        raise _failure(error, as_json=False) from None
+    sys.stdout.write(f"the database is at {revision}\n")
+
+
+def backup(
+    directory: Annotated[Path, typer.Argument(help="A new directory, for the database and the files.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy all that a service must not lose, while it runs."""
+    from jobs import backup
+
+    _copied(lambda settings: backup.back_up(settings, directory), f"is in {directory}: keep it secret", home, as_json)
+
+
+def restore(
+    directory: Annotated[Path, typer.Argument(help="What `dream backup` made.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a backup into an empty home and an empty database, where no service runs."""
+    from jobs import backup
+
+    _copied(lambda settings: backup.restore(settings, directory), "is put back", home, as_json)
+
+
+def _copied(copy: Callable[["Settings"], "Backup"], outcome: str, home: Path | None, as_json: bool) -> None:
+    from jobs.backup import BackupError
+    from jobs.embedded import ServeError
+    from jobs.serve import Options, read_settings
+
+    try:
+        facts = copy(read_settings(Options(home=home)))
+    except (BackupError, ServeError) as error:
+        raise _failure(error, as_json) from None
+    words = f"the backup of {facts.created_at} {outcome} ({facts.files} files, {facts.bytes / 1e6:.1f} MB)"
+    if facts.artifacts_url:
+        words += f"\nresults lie in {facts.artifacts_url} and are not in it: back that up, too, after this"
+    sys.stdout.write((json.dumps(asdict(facts)) if as_json else words) + "\n")
+
+
 def _stored_key(home: Path | None, name: str | None) -> dict[str, str]:
     from jobs import audit, keys
     from jobs.database import make_engine, make_sessions
@@ -82,7 +138,7 @@ def _stored_key(home: Path | None, name: str | None) -> dict[str, str]:
     return {"id": key.id, "owner": key.owner, "token": token}
 
 
-def _failure(error: "ServeError", as_json: bool) -> typer.Exit:
+def _failure(error: "ServeError | BackupError", as_json: bool) -> typer.Exit:
     """Say what is wrong, and what to do."""
     failure = {"error": {"code": "SERVE", "message": str(error), "advice": error.advice}}
     sys.stderr.write((json.dumps(failure) if as_json else f"error: {error}\n  → {error.advice}") + "\n")

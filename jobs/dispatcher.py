@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobs import metrics, repository
-from jobs.lifecycle import Status
+from jobs.lifecycle import TERMINAL, Status
 from jobs.queue import Bell
 
 log = structlog.get_logger()
@@ -31,9 +31,13 @@ def tick(sessions: sessionmaker[Session], bell: Bell, ring_again_s: float = RING
     """One round. Jobs that nobody takes are rung for every `ring_again_s`. Raises only what the database raises."""
     with sessions.begin() as session:
         expired = repository.expire_leases(session)
+        over = [repository.get_job(session, job_id) for job_id, status in expired.items() if status in TERMINAL]
+        ended = [(job.method, job.status, job.status_reason or "") for job in over if job]
     for job_id, status in expired.items():
         metrics.LEASES_EXPIRED.inc()
         log.warning("job.lease_expired", job_id=job_id, status=status)
+    for labels in ended:
+        metrics.FINISHED.labels(*labels).inc()
 
     again_after_s = BACKLOG_RING_AGAIN_S if bell.waiting() else ring_again_s
     with sessions.begin() as session:

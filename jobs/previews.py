@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+KEPT = 200
+"""Frames that a job keeps once it is over."""
 _FRAME = re.compile(r"step-([0-9]{8,10})\.webp")
 
 

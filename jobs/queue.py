@@ -3,11 +3,14 @@
 So a message may be lost, repeated or late without harm, and the broker may be down: the dispatcher rings again.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
+
+from jobs.broker import NONE, parse_broker
 
 log = structlog.get_logger()
 
@@ -24,11 +27,19 @@ _COMMON: dict[str, Any] = {
 }
 
 
+def make_app(redis_url: str, *, current: bool = False, transport: Mapping[str, Any] = {}, **settings: Any) -> Celery:
+    """A Celery application at the broker. Raises ValueError for one that cannot be used."""
+    broker = parse_broker(redis_url)
+    app = Celery("dream", broker=broker.url, set_as_current=current)
+    app.conf.update(_COMMON, **settings, broker_transport_options={**transport, **broker.options})
+    return app
+
+
 def make_worker_app(redis_url: str) -> Celery:
     """The Celery application of a worker: takes one message at a time, and acknowledges it before it starts."""
-    app = Celery("dream", broker=redis_url)
-    app.conf.update(
-        _COMMON,
+    return make_app(
+        redis_url,
+        current=True,
         # With late acknowledgement the broker hands a message that takes longer than its visibility timeout to a
         # second worker, and one that kills its worker to every worker in turn. The lease in the database does better.
         task_acks_late=False,
@@ -41,7 +52,7 @@ def make_worker_app(redis_url: str) -> Celery:
         worker_soft_shutdown_timeout=100,
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
-        broker_transport_options={
+        transport={
             "visibility_timeout": 86_400,
             "socket_connect_timeout": 5,
             "socket_timeout": 30,
@@ -49,19 +60,23 @@ def make_worker_app(redis_url: str) -> Celery:
             "health_check_interval": 25,
         },
     )
-    return app
 
 
 class Bell:
-    """Rings for jobs. A call takes about a second at most, and none raises: an unreachable broker is an answer."""
+    """Rings for jobs. A call takes about a second at most, and none raises: an unreachable broker is an answer.
+
+    Where there is to be no broker (`REDIS_URL=none`) nobody has to be told: workers look for themselves.
+    """
 
     def __init__(self, redis_url: str) -> None:
-        self._app = Celery("dream", broker=redis_url, set_as_current=False)
-        self._app.conf.update(
-            _COMMON,
+        self._app: Celery | None = None
+        if redis_url == NONE:
+            return
+        self._app = make_app(
+            redis_url,
             task_publish_retry=False,
             broker_pool_limit=2,  # to connect anew takes ten times as long as to ring
-            broker_transport_options={
+            transport={
                 "socket_connect_timeout": 1,
                 "socket_timeout": 1,
                 "max_retries": 1,
@@ -73,6 +88,8 @@ class Bell:
 
     def ring(self, job_id: str) -> bool:
         """Tell the workers that a job waits. False if the broker cannot be reached, or takes no message."""
+        if self._app is None:
+            return True
         try:
             self._app.send_task(TASK, args=[job_id], queue=QUEUE, ignore_result=True)
         except self._away as error:
@@ -82,6 +99,8 @@ class Bell:
 
     def waiting(self) -> int | None:
         """How many messages no worker has taken yet. None if the broker cannot be reached."""
+        if self._app is None:
+            return 0
         try:
             with self._app.connection_for_write() as connection:
                 return connection.default_channel.queue_declare(QUEUE, durable=True).message_count

@@ -16,7 +16,7 @@ _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(://[^\s:/@\"']*:)[^\s\"'<>]+(?=@)"), r"\1…"),  # the password in an address
     (re.compile(r"(?i)\b(authorization[\"']?\s*[:=]\s*[\"']?(?:\w+\s+)?)[^\s\"',;]+"), r"\1…"),
     (re.compile(r"(?i)\b(bearer\s+)[\w.~+/=-]{8,}"), r"\1…"),
-    (re.compile(r"(?i)\b(\w*(?:password|secret|token)=)[^\s&\"',;]+"), r"\1…"),
+    (re.compile(r"(?i)\b(\w*(?:password|secret|token|secret_access_key|signature|credential)=)[^\s&\"',;]+"), r"\1…"),
 )
 
 

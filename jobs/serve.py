@@ -13,18 +13,21 @@ from threading import Event
 from typing import Any
 
 import httpx2
-from celery import Celery
+from alembic.util import CommandError
 from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs import repository
+from jobs.artifacts import StorageUnavailable
 from jobs.database import make_engine, make_sessions, migrate
 from jobs.embedded import STEP_S, Children, ServeError, locked, start_broker
 from jobs.keys import NoAdministrator, check_administrator
 from jobs.network import listening_on
-from jobs.settings import Settings
+from jobs.queue import make_app
+from jobs.settings import Settings, complaint
+from jobs.stores import open_store
 
 START_S = 60.0
 API_STOP_S = 5.0
@@ -77,6 +80,7 @@ def serve(options: Options, announce: Callable[[dict[str, Any]], None]) -> None:
         try:
             prepare_database(settings)
             _require_administrator(settings, options.host)
+            _check_store(settings)
             redis_url = _broker(settings, children, directory)
             workers = _start(options, port, _environment(settings, redis_url), children)
             url = _url(options.host, port)
@@ -95,16 +99,17 @@ def read_settings(options: Options) -> Settings:
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        wrong = [f"DREAM_{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in error.errors()]
-        raise ServeError("; ".join(wrong), "correct it in the environment") from None
+        raise ServeError(complaint(error), "correct it in the environment") from None
     settings = settings.model_copy(update={"database_url": _absolute(settings.database_url)})
     return listening_on(options.host, settings, insecure=options.insecure_no_auth)
 
 
-def prepare_database(settings: Settings) -> None:
-    """Bring the database up to date. Raises ServeError where there is none to be had."""
+def prepare_database(settings: Settings, revision: str = "head") -> None:
+    """Bring the database up to date. Raises ServeError where there is none to be had, or no such revision."""
     try:
-        migrate(settings.database_url)
+        migrate(settings.database_url, revision)
+    except CommandError as error:
+        raise ServeError(f"cannot go to {revision!r}: {error}", "name one of jobs/migrations/versions") from None
     except (SQLAlchemyError, OSError) as error:
         raise ServeError(f"cannot use the database: {error}", "look at DATABASE_URL, or at --home") from None
 
@@ -113,6 +118,13 @@ def _require_administrator(settings: Settings, host: str) -> None:
     try:
         check_administrator(settings, host)
     except NoAdministrator as error:
+        raise ServeError(str(error), error.advice) from None
+
+
+def _check_store(settings: Settings) -> None:
+    try:
+        open_store(settings).check()
+    except StorageUnavailable as error:
         raise ServeError(str(error), error.advice) from None
 
 
@@ -131,9 +143,9 @@ def _broker(settings: Settings, children: Children, directory: Path) -> str:
 
 def _check_broker(redis_url: str) -> None:
     try:
-        with Celery("dream", broker=redis_url, set_as_current=False).connection_for_write() as connection:
+        with make_app(redis_url).connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, timeout=2)
-    except (OperationalError, ValueError, KeyError) as error:  # the last two: no URL that Celery knows
+    except OperationalError as error:
         raise ServeError(
             f"no broker answers at REDIS_URL: {error}", "start it; or unset REDIS_URL to use our own"
         ) from None
@@ -171,7 +183,7 @@ def _absolute(database_url: str) -> str:
 
 def _wait_for_all(url: str, redis_url: str, nodes: set[str], children: Children, stopping: Event) -> None:
     """Until the API is ready and every worker answers through the broker."""
-    celery = Celery("dream", broker=redis_url, set_as_current=False)
+    celery = make_app(redis_url)
     deadline = time.monotonic() + START_S
     answered: set[str] = set()
     with httpx2.Client(trust_env=False, timeout=2) as http:

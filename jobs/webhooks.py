@@ -66,6 +66,15 @@ def rotate_secret(session: Session, webhook_id: str, owner: str | None = None) -
     return webhook
 
 
+def enable_webhook(session: Session, webhook_id: str, owner: str | None = None) -> Webhook | None:
+    """Tell a webhook again of what happens from now on. To enable one that is enabled is harmless."""
+    webhook = _lock(session, webhook_id, owner)
+    if webhook is not None:
+        webhook.disabled_at = webhook.disabled_reason = None
+        session.flush()
+    return webhook
+
+
 def delete_webhook(session: Session, webhook_id: str, owner: str | None = None) -> bool:
     """Forget the webhook and all that was sent to it. Whether there was one."""
     webhook = _lock(session, webhook_id, owner)

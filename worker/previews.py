@@ -6,14 +6,13 @@ from pathlib import Path
 from dream_core.formats import preview
 from dream_core.synthetic import SyntheticSet
 from jobs.files import atomic_write
-from jobs.previews import preview_path
+from jobs.previews import KEPT, preview_path
 from jobs.thinning import evenly
 from worker.cadence import Cadence
 from worker.reporting import Reporter
 
 INTERVAL_S = 2.0
 GROWTH = 0.01
-KEPT = 200
 QUALITY = 80
 
 

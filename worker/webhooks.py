@@ -22,6 +22,8 @@ log = structlog.get_logger()
 
 BATCH = 8
 """Messages under way at a time: one slow address does not hold up the others."""
+OVERTAKEN = "overtaken"
+"""An attempt that is no longer the message's: it took longer than its lease, or the webhook has been deleted."""
 
 Send = Callable[..., int]
 
@@ -48,7 +50,7 @@ def deliver_due(sessions: sessionmaker[Session], settings: Settings, send: Send 
         except (NotAllowed, Unreachable) as fault:
             error = str(fault)
         with sessions.begin() as session:
-            outcome = outbox.record(session, delivery, answer, error, utcnow())
+            outcome = outbox.record(session, delivery, answer, error, utcnow()) or OVERTAKEN
         metrics.WEBHOOKS.labels(outcome).inc()
         log.info("webhook.sent", webhook_id=webhook.id, delivery_id=delivery.id, outcome=outcome, error=error)
 

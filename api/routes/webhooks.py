@@ -121,6 +121,20 @@ def rotate_webhook_secret(
     return _showing_secret(webhook, settings, response)
 
 
+@router.post("/{webhook_id}/enable")
+def enable_webhook(webhook_id: WebhookId, writer: CanWrite, sessions: Sessions, request: Request) -> WebhookResource:
+    """Send to a webhook again that was disabled, because its address had answered 410. Repeating is harmless.
+
+    It is told of what happens from now on; what it missed is sent if asked for (`redeliver`).
+    """
+    with sessions.begin() as session:
+        webhook = webhooks.enable_webhook(session, webhook_id, writer.sees)
+        if webhook is None:
+            raise not_found("webhook", webhook_id)
+        note(session, request, "webhook.enabled", webhook_id)
+        return WebhookResource.of(webhook)
+
+
 @router.get("/{webhook_id}/deliveries")
 def list_webhook_deliveries(
     webhook_id: WebhookId, query: Annotated[PageQuery, Query()], writer: CanWrite, readings: Readings
@@ -142,7 +156,7 @@ def redeliver(
     with sessions.begin() as session:
         webhook = _find(session, webhook_id, writer)
         if webhook.disabled_at is not None:
-            raise Problem("WEBHOOK_DISABLED", f"{webhook.disabled_reason}; delete the webhook and create another")
+            raise Problem("WEBHOOK_DISABLED", f"{webhook.disabled_reason}; enable the webhook first")
         delivery = outbox.redeliver(session, webhook_id, delivery_id, utcnow())
         if delivery is None:
             raise not_found("delivery", delivery_id)

@@ -5,8 +5,10 @@ from typing import Annotated, Any
 import typer
 
 from client import service_tables
-from client.commands.options import SERVICE, JsonOption, UrlOption
+from client.commands.options import SERVICE, JsonOption, UrlOption, parse_settings
 from client.console import connect, out, print_json, say
+from client.errors import NotFound
+from client.sdk import Client
 
 app = typer.Typer()
 worker_group = typer.Typer(invoke_without_command=True)
@@ -25,6 +27,48 @@ def usage(url: UrlOption = None, as_json: JsonOption = False) -> None:
         print_json({"limits": limits, "usage": used})
     else:
         out.print(service_tables.usage_page(limits, used))
+
+
+@app.command(rich_help_panel=SERVICE)
+def limits(
+    owner: Annotated[str, typer.Argument(metavar="OWNER", help="Whose they are.")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="LIMIT=NUMBER", help="As max_queued=50; null takes the service's. Repeatable."),
+    ] = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what an owner may use of a service, and change it."""
+    given, _ = parse_settings(changes or [])
+    with connect(url) as client:
+        if given:
+            found = client.operations.set_limits(owner, own_limits(client, owner) | given)
+        else:
+            found = client.operations.limits(owner)
+    if as_json:
+        print_json(found)
+    else:
+        out.print(service_tables.owner_limits(found))
+
+
+@app.command(rich_help_panel=SERVICE)
+def audit(
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many, the latest first.")] = 20,
+    owner: Annotated[str | None, typer.Option("--owner", help="Only what they did.")] = None,
+    action: Annotated[str | None, typer.Option("--action", help="Only this, as job.deleted.")] = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show who did what on a service."""
+    with connect(url) as client:
+        found = list(client.operations.audit(limit, owner, action))
+    if as_json:
+        print_json(found)
+    elif found:
+        out.print(service_tables.audit_list(found))
+    else:
+        say("Nothing of the kind has been done.")
 
 
 @worker_group.callback()
@@ -83,6 +127,14 @@ def resume(queue: QueueArgument, url: UrlOption = None, as_json: JsonOption = Fa
     """Have jobs taken from a queue again."""
     with connect(url) as client:
         tell_queue(client.operations.resume_queue(queue), "goes on", as_json)
+
+
+def own_limits(client: Client, owner: str) -> dict[str, int | None]:
+    """The limits that an owner has already; none for one who has done nothing yet."""
+    try:
+        return client.operations.limits(owner)["own"]
+    except NotFound:
+        return {}
 
 
 def tell_worker(worker: dict[str, Any], message: str, as_json: bool) -> None:

@@ -68,6 +68,17 @@ def rotate(webhook: WebhookArgument, url: UrlOption = None, as_json: JsonOption 
 
 
 @group.command()
+def enable(webhook: WebhookArgument, url: UrlOption = None, as_json: JsonOption = False) -> None:
+    """Tell an address again that was turned off, because it had answered 410 Gone."""
+    with connect(url) as client:
+        enabled = client.webhooks.enable(find(client, webhook))
+    if as_json:
+        print_json(enabled)
+    else:
+        say(f"{enabled['id']} is told again")
+
+
+@group.command()
 def deliveries(
     webhook: WebhookArgument,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many, the latest first.")] = 20,

@@ -167,11 +167,14 @@ def _expiry(session: Session, owner: str, retention_days: float | None) -> datet
     return None if days is None else utcnow() + timedelta(days=days)
 
 
-def requeue(session: Session, job_id: str, attempt: int, cause: ErrorClass) -> Status | None:
+def requeue(
+    session: Session, job_id: str, attempt: int, cause: ErrorClass, last_words: Mapping[str, Any] | None = None
+) -> Status | None:
     """Give the job back after `worker_lost` or `host_shutdown`, and return what it is now. None: fenced out.
 
     A lost worker is charged to the job unless it left a newer checkpoint than the one before; a job that loses
-    MAX_LOSSES workers in this way has failed. A job that was being cancelled or paused is now cancelled or paused.
+    MAX_LOSSES workers in this way has failed, with `last_words` for an error if there are any. A job that was being
+    cancelled or paused is now cancelled or paused.
     """
     job = lock_held(session, job_id, attempt)
     if job is None:
@@ -185,8 +188,8 @@ def requeue(session: Session, job_id: str, attempt: int, cause: ErrorClass) -> S
         losses = 0
     if losses >= MAX_LOSSES:
         message = f"{losses} workers in a row were lost while running this job; the last was {job.worker}"
-        error = {"class": ErrorClass.POISON, "code": "POISON", "message": message}
-        return let_go(session, job, Status.FAILED, ErrorClass.POISON, losses=losses, error=error)
+        error = dict(last_words or {"class": ErrorClass.POISON, "code": "POISON", "message": message})
+        return let_go(session, job, Status.FAILED, error["class"], losses=losses, error=error)
     now = utcnow()
     waiting = {"queued_at": now, "run_after": now, "rung_at": None, "losses": losses, "loss_step": job.checkpoint_step}
     return let_go(session, job, Status.QUEUED, cause, worker=None, **waiting)

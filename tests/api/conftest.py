@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from threading import Thread
 
@@ -15,12 +15,13 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.app import create_app
 from api.server import Server
 from jobs import repository
-from jobs.artifacts import ArtifactStore, write_manifest
+from jobs.artifacts import ArtifactStore, verify, write_manifest
 from jobs.database import migrate
 from jobs.lifecycle import Status
 from jobs.settings import Settings
 from jobs.tables import Job, JobEvent
 from tests.fixtures.broker import free_port
+from tests.fixtures.database import new_database
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Service:
             (staged / path).parent.mkdir(parents=True, exist_ok=True)
             (staged / path).write_bytes(content)
         write_manifest(staged, {"schema_version": 1, "job_id": job_id})
-        self.store.verify(staged)
+        self.store.upload(staged, verify(staged), job_id, 1)
         summary = {"accuracy": {"mean": 61.0, "std": 1.0, "n": 3, "best_mean": 62.0}}
         with self.sessions.begin() as session:
             assert repository.settle(session, job_id, 1, Status.SUCCEEDED, result_summary=summary)
@@ -73,11 +74,17 @@ def serving(settings: Settings, app: FastAPI | None = None) -> Iterator[Service]
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory, redis_server: str) -> Settings:
+def settings(
+    tmp_path_factory: pytest.TempPathFactory, redis_server: str, request: pytest.FixtureRequest
+) -> Iterator[Settings]:
     home = tmp_path_factory.mktemp("home") / "with space"
-    settings = Settings(home=home, database_url=f"sqlite:///{home}/db.sqlite3", redis_url=redis_server)
-    migrate(settings.database_url)
-    return settings
+    with ExitStack() as stack:
+        url = f"sqlite:///{home}/db.sqlite3"
+        if request.config.getoption("--postgresql"):
+            url = stack.enter_context(new_database(request.getfixturevalue("postgres_server")))
+        settings = Settings(home=home, database_url=url, redis_url=redis_server)
+        migrate(url)
+        yield settings
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from tests.fixtures.broker import free_port
 
 def test_health(http):
     assert http.get("/livez").json() == {"status": "ok"}
-    assert http.get("/readyz").json() == {"status": "ready", "database": "ok", "broker": "ok"}
+    assert http.get("/readyz").json() == {"status": "ready", "database": "ok", "broker": "ok", "artifacts": "ok"}
 
 
 def test_ready_without_a_broker(settings, dead_redis_url):

@@ -182,6 +182,7 @@ ROUTES = {
     "GET /v1/webhooks/{webhook_id}": Row(WRITE, made=World.webhook),
     "DELETE /v1/webhooks/{webhook_id}": Row(WRITE, 204, World.webhook),
     "POST /v1/webhooks/{webhook_id}/rotate": Row(WRITE, made=World.webhook),
+    "POST /v1/webhooks/{webhook_id}/enable": Row(WRITE, made=World.webhook),
     "GET /v1/webhooks/{webhook_id}/deliveries": Row(WRITE, made=World.webhook),
     "POST /v1/webhooks/{webhook_id}/deliveries/{delivery_id}/redeliver": Row(WRITE, 202, World.webhook),
     "POST /v1/keys": Row(ADMIN, 201, about=sending(owner="cleo")),

@@ -208,6 +208,26 @@ def test_a_disabled_webhook_says_why_and_is_sent_nothing(http, create, tell, att
     problem(http.post(f"{here}/deliveries/{failed['id']}/redeliver"), 409, "WEBHOOK_DISABLED")
 
 
+def test_a_disabled_webhook_is_enabled_again(service, http, create, tell, attempt):
+    here = f"{HERE}/{create()['id']}"
+    tell("job_1")
+    attempt(410)
+    tell("job_2")
+
+    for _ in range(2):
+        enabled = http.post(f"{here}/enable").json()
+        assert (enabled["disabled_at"], enabled["disabled_reason"]) == (None, None)
+    tell("job_3")
+    attempt(204)
+
+    latest, missed = http.get(f"{here}/deliveries").json()["data"]
+    assert (latest["status"], latest["event"]["data"]["id"]) == ("delivered", "job_3")
+    assert http.post(f"{here}/deliveries/{missed['id']}/redeliver").status_code == 202
+    problem(http.post(f"{HERE}/whk_{'0' * 32}/enable"), 404, "NOT_FOUND")
+    with service.sessions() as session:
+        assert session.scalar(select(AuditEntry.resource).where(AuditEntry.action == "webhook.enabled")) in here
+
+
 def test_what_is_done_to_webhooks_is_put_down(service, http, create, tell, attempt):
     here = f"{HERE}/{create()['id']}"
     tell()

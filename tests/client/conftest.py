@@ -18,10 +18,11 @@ from client import Client
 from client.cli import main
 from client.keys import new_token
 from jobs import repository
-from jobs.artifacts import ArtifactStore, write_manifest
+from jobs.artifacts import write_manifest
 from jobs.database import make_engine, make_sessions, migrate
 from jobs.lifecycle import Status
 from jobs.settings import Settings
+from jobs.stores.local import LocalStore
 from tests.fixtures.broker import free_port
 
 
@@ -78,7 +79,7 @@ class Service:
 
     def finish(self, job_id, attempt, files=None, seconds=None):
         """Publish files and let the job succeed."""
-        store = ArtifactStore(self.settings.artifacts, self.settings.staging)
+        store = LocalStore(self.settings.artifacts, self.settings.staging)
         staged = store.stage()
         for name, content in (files or {"synthetic.safetensors": b"pixels"}).items():
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +94,7 @@ class Service:
 
     def stop_with_a_partial_result(self, job_id, attempt, step, steps):
         """What a worker does that was asked to cancel the job."""
-        store = ArtifactStore(self.settings.artifacts, self.settings.staging)
+        store = LocalStore(self.settings.artifacts, self.settings.staging)
         staged = store.stage()
         (staged / "synthetic.safetensors").write_bytes(b"half of the pixels")
         write_manifest(staged, {"schema_version": 1, "job_id": job_id, "partial": True})

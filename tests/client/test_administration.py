@@ -4,7 +4,7 @@ import pytest
 
 from client import ValidationFailed
 from jobs import operations, repository
-from jobs.tables import WebhookDelivery
+from jobs.tables import Webhook, WebhookDelivery
 
 
 @pytest.fixture
@@ -53,6 +53,17 @@ def test_a_secret_is_shown_once_and_rotated(dream, client, hook):
     assert hook["secret"] not in said.out
     assert "not shown again" in said.out
     assert client.webhooks.get(hook["id"])["previous_secret_until"]
+
+
+def test_an_address_that_was_gone_is_told_again(dream, client, service, hook):
+    with service.sessions.begin() as session:
+        row = session.get(Webhook, hook["id"])
+        row.disabled_at, row.disabled_reason = repository.utcnow(), "the address answered 410 Gone"
+    assert "off" in dream("webhooks").out
+
+    assert dream("webhooks", "enable", hook["id"][-12:]).out == f"{hook['id']} is told again\n"
+
+    assert client.webhooks.get(hook["id"])["disabled_at"] is None
 
 
 def test_an_address_that_is_not_public_is_refused(client, dream):
@@ -106,6 +117,33 @@ def test_the_audit_log_tells_who_did_what(client, job):
     latest = next(client.operations.audit(limit=1))
 
     assert (latest["action"], latest["resource"], latest["owner"]) == ("job.paused", job.id, "local")
+
+
+def test_the_audit_log_is_shown(dream, client, job):
+    client.jobs.pause(job.id)
+
+    said = dream("audit", "--limit", 2)
+
+    assert "job.paused" in said.out.splitlines()[1]
+    assert job.id[-12:] in said.out
+    assert widest(said.out) <= 80
+    (found,) = dream("audit", "-n", 1, "--action", "job.submitted", "--owner", "local", "--json").json
+    assert found["resource"] == job.id
+    assert "Nothing" in dream("audit", "--owner", "nobody").out
+
+
+def test_an_owner_has_limits_of_their_own(dream, client):
+    assert dream("limits", "ann").code == 1  # nobody knows her
+
+    given = dream("limits", "ann", "--set", "max_queued=5", "--set", "storage_bytes=2000000", "--json").json
+    assert (given["own"]["max_queued"], given["own"]["storage_bytes"]) == (5, 2_000_000)
+    kept = dream("limits", "ann", "--set", "max_queued=null", "--json").json
+    assert (kept["own"]["max_queued"], kept["own"]["storage_bytes"]) == (None, 2_000_000)
+
+    said = dream("limits", "ann")
+    assert "2.0 MB" in said.out
+    assert widest(said.out) <= 80
+    assert "max_queud" in dream("limits", "ann", "--set", "max_queud=5").err
 
 
 def test_usage_of_a_service_without_keys(dream, job):

@@ -2,7 +2,7 @@
 
 import redis
 
-from jobs import repository
+from jobs import metrics, repository
 from jobs.dispatcher import ring_all, tick
 from jobs.lifecycle import Status
 from jobs.queue import Bell
@@ -38,5 +38,14 @@ def test_a_lost_worker_is_noticed_and_the_job_rung_for(sessions, redis_url):
 def test_a_cancelled_job_of_a_lost_worker_is_let_go(sessions, redis_url):
     job = claim(sessions, submit(sessions), lease_s=-1)
     call(sessions, repository.request_cancel, job.id)
+    before = cancelled(job.method)
     done = tick(sessions, Bell(redis_url))
     assert (done.expired, done.rung) == ({job.id: Status.CANCELLED}, [])
+    assert cancelled(job.method) == before + 1
+
+
+def cancelled(method: str) -> float:
+    """How many jobs of the method the figures say were cancelled."""
+    samples = [sample for family in metrics.FINISHED.collect() for sample in family.samples]
+    wanted = ("dream_jobs_finished_total", method, "cancelled")
+    return sum(s.value for s in samples if (s.name, s.labels["method"], s.labels["status"]) == wanted)

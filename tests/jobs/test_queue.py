@@ -66,3 +66,10 @@ def test_workers_take_one_message_and_forget_it(redis_url, name, value):
     app = make_worker_app(redis_url)
     assert app.conf[name] == value
     assert app.conf.broker_transport_options["visibility_timeout"] == 86_400
+
+
+def test_without_a_broker_nobody_has_to_be_told_and_celery_says_what_to_start():
+    assert Bell("none").ring("job_1") is True
+    assert Bell("none").waiting() == 0
+    with pytest.raises(ValueError, match="python -m worker"):
+        make_worker_app("none")

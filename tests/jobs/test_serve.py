@@ -8,9 +8,10 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import typer
 
 from client import Client
-from jobs.commands import admin_key
+from jobs.commands import admin_key, migrate
 from jobs.embedded import ServeError, locked
 from jobs.serve import Options, serve
 from tests.fixtures.serving import DREAM, JUDGED, LONG, environment, runner_of, serving, until_gone
@@ -114,6 +115,16 @@ def test_whoever_comes_from_another_machine_needs_a_key(tmp_path, capsys):
         assert httpx2.get(f"{service.url}/v1/jobs", trust_env=False).status_code == 401
         headers = {"Authorization": f"Bearer {token}"}
         assert httpx2.get(f"{service.url}/v1/jobs", headers=headers, trust_env=False).status_code == 200
+
+
+def test_the_database_goes_to_another_schema_and_back(tmp_path, capsys):
+    for revision in ("head", "0001", "head"):
+        migrate(revision, tmp_path)
+        assert capsys.readouterr().out == f"the database is at {revision}\n"
+
+    with pytest.raises(typer.Exit):
+        migrate("9999", tmp_path)
+    assert "error: cannot go to '9999'" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken(tmp_path):

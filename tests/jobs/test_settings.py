@@ -55,3 +55,16 @@ def test_a_lease_outlasts_the_renewals(monkeypatch):
     monkeypatch.setenv("DREAM_LEASE_S", "15")
     with pytest.raises(ValidationError, match="at least twice DREAM_HEARTBEAT_S"):
         Settings()
+
+
+def test_ray_is_somewhere(monkeypatch):
+    monkeypatch.setenv("DREAM_LAUNCHER", "ray")
+    with pytest.raises(ValidationError, match="needs DREAM_RAY_ADDRESS"):
+        Settings()
+    monkeypatch.setenv("DREAM_RAY_ADDRESS", "http://head:8265")
+    assert (Settings().ray_cpus, Settings().ray_gpus) == (1, 0)
+
+
+def test_there_may_be_no_broker(monkeypatch):
+    monkeypatch.setenv("REDIS_URL", "none")
+    assert Settings().redis_url == "none"

@@ -11,7 +11,7 @@ from sqlalchemy import update
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
-from jobs import outbox, webhooks
+from jobs import metrics, outbox, webhooks
 from jobs.outbox import BACKOFF, EventType
 from jobs.repository import utcnow
 from jobs.secrets import server_secret
@@ -132,6 +132,24 @@ def test_a_receiver_that_recovers_gets_the_same_message(sessions, settings, list
     first, second = receiver.received
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     assert first.body == second.body
+
+
+def test_an_answer_to_an_attempt_that_was_overtaken_is_counted_as_that(sessions, settings, listen, tell):
+    webhook, before = listen("http://127.0.0.1:1/"), overtaken()
+
+    def send(*_, **__):
+        with sessions.begin() as session:
+            webhooks.delete_webhook(session, webhook.id)  # meanwhile
+        return 200
+
+    tell()
+    assert deliver_due(sessions, settings, send) == 1
+    assert overtaken() == before + 1
+    assert metrics.REGISTRY.get_sample_value("dream_webhook_deliveries_total", {"outcome": "None"}) is None
+
+
+def overtaken():
+    return metrics.REGISTRY.get_sample_value("dream_webhook_deliveries_total", {"outcome": "overtaken"}) or 0
 
 
 def test_a_receiver_that_is_gone_is_left_alone(sessions, settings, listen, tell, deliveries, wait):
