@@ -25,6 +25,7 @@ from api.routes import (
     keys,
     metrics,
     operations,
+    page,
     records,
     steering,
     webhooks,
@@ -81,6 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     ):  # fmt: skip
         app.include_router(routes.router, dependencies=[NEEDS_KEY])
     app.include_router(health.router)
+    app.include_router(page.router)
     problems.install(app)
     openapi.install(app)
     return app

@@ -52,7 +52,8 @@ class RequestContext:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
-                headers.update(_SECURITY_HEADERS)
+                for name, value in _SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)  # the page has a policy of its own
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):

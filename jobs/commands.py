@@ -43,7 +43,7 @@ def serve(
     from jobs.serve import serve as run
 
     def announce(facts: dict[str, str]) -> None:
-        words = f"dream is ready at {facts['url']}, with its files in {facts['home']} (Ctrl-C stops it)"
+        words = f"dream is ready at {facts['url']} (a page, too), with its files in {facts['home']} (Ctrl-C stops it)"
         sys.stdout.write((json.dumps(facts) if as_json else words) + "\n")
         sys.stdout.flush()
 

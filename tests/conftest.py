@@ -15,7 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--postgresql", action="store_true", help="test the API on PostgreSQL, not on SQLite")
 
 
-pytest_plugins = ["tests.fixtures.broker", "tests.fixtures.database", "tests.fixtures.s3"]
+pytest_plugins = ["tests.fixtures.broker", "tests.fixtures.browser", "tests.fixtures.database", "tests.fixtures.s3"]
 
 # Into the standard library's log, where pytest shows it with the test that failed.
 structlog.configure(

@@ -81,7 +81,7 @@ def test_datasets(http):
 
 
 def test_unknown_addresses_and_methods(http):
-    problem(http.get("/"), 404, "NOT_FOUND")
+    problem(http.get("/v1"), 404, "NOT_FOUND")
     problem(http.get("/v1/jobs/"), 404, "NOT_FOUND")
     response = http.delete("/v1/jobs")
     problem(response, 405, "METHOD_NOT_ALLOWED")
