@@ -17,6 +17,8 @@ from dream_core.randomness import Shuffle, derive, stream
 from dream_core.recipes import ClusteringRecipe, MatchingRecipe
 from dream_core.timing import Stopwatch
 
+_ROUNDING = 1e-5
+
 
 class Selection(Protocol):
     """Chooses the real images of a class that an inner iteration matches."""
@@ -147,7 +149,8 @@ class Representatives:
 
 @torch.no_grad()
 def embed(network: Embedding, images: Tensor, chunk: int, device: torch.device, normalize: Normalize | None) -> Tensor:
-    """Features float32 [n, d] of uint8 images [n, C, H, W], `chunk` at a time: memory is bounded by one chunk.
+    """Features [n, d] of uint8 images [n, C, H, W], `chunk` at a time: memory is bounded by one chunk. They are float32
+    at least, whatever the network computes in.
 
     Images are embedded as they are, in [0, 1], unless `normalize` is given.
     """
@@ -155,7 +158,8 @@ def embed(network: Embedding, images: Tensor, chunk: int, device: torch.device, 
     def features() -> Iterable[Tensor]:
         for part in images.split(chunk):
             x = to_unit(part, device)
-            yield network.embed(normalize(x) if normalize else x).float()
+            found = network.embed(normalize(x) if normalize else x)
+            yield found.to(torch.promote_types(found.dtype, torch.float32))
 
     return torch.cat(list(features()))
 
@@ -169,11 +173,12 @@ def nearest(features: Tensor, centers: Tensor, per_center: int = 1, unique: bool
     """
     mean = features.mean(0)
     features, centers = features - mean, centers - mean
-    distance = (centers.square().sum(1)[:, None] + features.square().sum(1) - 2 * centers @ features.T).cpu()
+    norms = features.square().sum(1)
+    rank = _rank(centers.square().sum(1)[:, None] + norms - 2 * centers @ features.T, norms)
     if not unique:
-        return distance.topk(per_center, dim=1, largest=False).indices.flatten()
+        return rank.topk(per_center, dim=1, largest=False).indices.flatten()
     chosen: list[int] = []
-    for row in distance:
+    for row in rank:
         row[chosen] = torch.inf
         chosen += row.topk(min(per_center, len(row) - len(chosen)), largest=False).indices.tolist()
     return torch.tensor(chosen, dtype=torch.int64)
@@ -185,5 +190,16 @@ def closest(features: Tensor, centers: Tensor, count: int) -> Tensor:
 
     Not one for each center: a dense cluster gives several (DREAM+ on TinyImageNet).
     """
-    own = torch.cdist(features, centers).min(1).values
-    return own.topk(count, largest=False).indices.cpu()
+    own = torch.cdist(features, centers).min(1).values.square()
+    return _rank(own, (features - features.mean(0)).square().sum(1)).topk(count, largest=False).indices
+
+
+def _rank(distance: Tensor, norms: Tensor) -> Tensor:
+    """What squared distances [..., n] are ordered by, those that only rounding tells apart by their index: float64.
+
+    The two images of a cluster of two are equally far from its centre. Which of them is taken must not depend on the
+    order in which a processor adds. `norms` [n] are the rows' squared lengths, with which the rounding grows.
+    """
+    step = _ROUNDING * float(norms.mean())
+    coarse = (distance.double().cpu() / step).round() if step > 0 else torch.zeros(distance.shape, dtype=torch.float64)
+    return coarse + torch.arange(distance.shape[-1], dtype=torch.float64) / (2 * distance.shape[-1])

@@ -18,14 +18,15 @@ const number = (value) => value.toLocaleString("en");
 
 /** Do something that a button asks for, once at a time; what goes wrong is told in `place`. */
 async function during(button, place, action) {
-  button.disabled = true;
+  if (button.ariaDisabled) return;
+  button.ariaDisabled = "true"; // one that is really disabled loses the focus
   place.textContent = "";
   try {
     await action();
   } catch (error) {
     place.textContent = told(error);
   } finally {
-    button.disabled = false;
+    button.ariaDisabled = null;
   }
 }
 
@@ -180,11 +181,16 @@ function markCurrent(row) {
   link.ariaCurrent = link.hash === location.hash ? "true" : null;
 }
 
-async function keepListing() {
+async function keepUpToDate() {
   for (;;) {
-    if (!document.hidden) tell($("offline"), await listJobs().then(() => "", told));
+    if (!document.hidden) tell($("offline"), await bringUpToDate().then(() => "", told));
     await pause(LIST_MS);
   }
+}
+
+async function bringUpToDate() {
+  if (!$("method").options.length) await fillForm();
+  await listJobs();
 }
 
 // One job
@@ -194,7 +200,7 @@ let opened = new AbortController();
 function openJob() {
   opened.abort();
   opened = new AbortController();
-  const id = decodeURIComponent(location.hash.slice(1));
+  const id = location.hash.slice(1);
   for (const row of rows.values()) markCurrent(row);
   $("job").hidden = !id;
   if (!id) return;
@@ -272,8 +278,10 @@ function showProgress({ step, total, subject, eta_s: eta }) {
 async function showPicture(path, signal) {
   const newest = (await get(`${path}/previews`, { signal })).data.at(-1);
   if (!newest || (!$("figure").hidden && $("picture").dataset.url === newest.url)) return;
-  const content = await (await ask(newest.url, { signal })).blob();
-  if (signal.aborted) return;
+  const content = await ask(newest.url, { signal }).then((response) => response.blob(), (error) => {
+    if (error.status !== 404) throw error; // else it has been thinned out meanwhile
+  });
+  if (!content || signal.aborted) return;
   URL.revokeObjectURL($("picture").src);
   $("picture").src = URL.createObjectURL(content);
   $("picture").dataset.url = newest.url;
@@ -336,5 +344,4 @@ addEventListener("hashchange", () => {
   $("title").focus();
 });
 openJob();
-keepListing();
-fillForm().catch((error) => ($("form-error").textContent = told(error)));
+keepUpToDate();

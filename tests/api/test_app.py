@@ -188,7 +188,7 @@ def test_run_as_a_process(tmp_path, redis_url):
 
 
 def wait_until_ready(http: httpx2.Client) -> None:
-    for _ in range(200):
+    for _ in range(1200):
         try:
             assert http.get("/readyz").status_code == 200
         except httpx2.ConnectError:

@@ -356,7 +356,9 @@ def test_a_service_that_is_told_to_stop_does_not_wait_for_streams(tmp_path, redi
     port = free_port()
     environment = os.environ | {"DREAM_HOME": str(tmp_path), "REDIS_URL": redis_url}
     command = [sys.executable, "-m", "api", "--port", str(port)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+    with ExitStack() as stack:
+        process = stack.enter_context(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
+        stack.callback(process.kill)
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}") as http:
             wait_until_ready(http)
             url = f"{http.base_url}" + http.post("/v1/jobs", json={"spec": GOOD}).json()["urls"]["events"]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,13 @@ from tests.fixtures.serving import JUDGED, SHORT
 SERVICES = ("api", "worker", "db", "broker")
 JOB: dict[str, Any] = {"params": SHORT | {"outer_iterations": 16}, "evaluation": JUDGED}
 """DREAM on real digits, long enough to be disturbed."""
+SHORTEST: dict[str, Any] = {
+    "method": "random",
+    "ipc": 1,
+    "params": {"width": 8},
+    "evaluation": {"epochs": 1, "repeats": 1, "tests": 1, "baselines": False, "ceiling": "none", "width": 8},
+}
+MANY = 100
 OTHERS = ("cifar10", "mnist")
 WAIT_S = 600
 NO_CAPABILITY = "0000000000000000"
@@ -66,6 +74,8 @@ class Checks:
                 self.without_broker(client, seen)
             with step("the database is away") as seen:
                 self.without_database(client, seen)
+            with step(f"two workers on one database, and {MANY} short jobs") as seen:
+                self.shared(client, seen)
             with step("down, and up again") as seen:
                 self.down_and_up(client, seen)
             with step("upgrade from the first schema, with a job done and a job waiting") as seen:
@@ -249,6 +259,27 @@ class Checks:
         self._stack.compose("start", "db")
         self._ends_the_same(client, running, seen, attempts=(1, 2))
         self._ends_the_same(client, waiting, seen, attempts=(1,))
+
+    def shared(self, client: Client, seen: Step) -> None:
+        self._stack.scale("worker", 2)
+        began = time.monotonic()
+        jobs = [client.jobs.create("digits", **SHORTEST) for _ in range(MANY)]
+        done = [client.jobs.wait(job.id, WAIT_S) for job in jobs]
+        seconds = time.monotonic() - began
+        begun: Counter[str] = Counter()
+        for job in done:
+            assert (job.status, job.attempt) == ("succeeded", 1), job.raw
+            (start,) = [
+                event.data
+                for event in client.jobs.events(job.id)
+                if event.type == "state" and event.data["to"] == "running"
+            ]
+            begun[start["worker"]] += 1
+        assert len(begun) == 2, begun
+        assert len({json.dumps(self._downloaded(client, job, job.id), sort_keys=True) for job in done}) == 1
+        shares = " and ".join(str(share) for share in begun.values())
+        seen.saw(f"each was done exactly once, {shares} by each worker, in {seconds:.0f} s, with the same bytes")
+        self._stack.scale("worker", 1)
 
     def down_and_up(self, client: Client, seen: Step) -> None:
         before = [(job.id, job.status, job.version) for job in client.jobs.list()]

@@ -104,6 +104,11 @@ class Stack:
         """Everything, and wait until it is well."""
         self.compose("up", "--detach", "--no-build", "--wait", "--wait-timeout", "120")
 
+    def scale(self, service: str, number: int) -> None:
+        """So many containers of it."""
+        scaled = ("--scale", f"{service}={number}", service)
+        self.compose("up", "--detach", "--no-build", "--no-recreate", "--wait", "--wait-timeout", "120", *scaled)
+
     def logs(self) -> str:
         """All that was said, by containers that are gone, too."""
         return self._said + self.compose("logs", "--no-color")

@@ -7,7 +7,7 @@ from dream_core import networks
 from dream_core.images import Normalize, to_unit
 from dream_core.methods import matching
 from dream_core.randomness import stream
-from dream_core.selection import Representatives, RepresentativeSelection, embed, nearest
+from dream_core.selection import Representatives, RepresentativeSelection, closest, embed, nearest
 from dream_core.timing import Stopwatch
 from tests.dream_core import reference
 from tests.dream_core.tiny import tiny_dataset, tiny_recipe
@@ -149,3 +149,11 @@ def test_init_random_is_random():
     first = matching.MatchingLoop(tiny_recipe("idc"), dataset, CPU).synthetic.images
     assert not torch.equal(starts[0], starts[1])
     assert not torch.equal(starts[0], first)
+
+
+def test_of_two_that_only_rounding_tells_apart_the_first_is_taken():
+    features = torch.tensor([[4.0, 0.0], [1.0, 3.0], [1.0 + 1e-7, -3.0], [-6.0, 0.0]])
+    centers = torch.tensor([[1.0 + 5e-8, 0.0]])
+    assert nearest(features, centers, per_center=2).tolist() == [0, 1]
+    assert nearest(features.flip(0), centers, per_center=2).tolist() == [1, 2]
+    assert closest(features, centers, count=2).tolist() == [0, 1]

@@ -33,12 +33,15 @@ def test_a_job_from_the_form_to_its_files(tab, tmp_path):
             "Trained on the synthetic set",
             "On as many random real images",
         ]
-        assert "%" in tab.text_content("#jobs tbody td:nth-child(4)")
+        tab.wait_for_selector("#jobs tbody td:nth-child(4):has-text('%')")
         tab.set_viewport_size(PHONE)
         assert tab.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
         with tab.expect_download() as downloading:
             tab.click("#download")
         files = zipfile.ZipFile(downloading.value.path()).namelist()
+
+        tab.click("#short")
+        tab.wait_for_selector("#estimate:has-text('500 steps · about ')")
 
         assert {"synthetic.safetensors", "manifest.json"} <= {*files}
         assert tab.complaints == []

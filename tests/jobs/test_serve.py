@@ -155,8 +155,14 @@ def test_a_database_that_is_not_there(tmp_path):
     assert "DATABASE_URL" in said
 
 
-@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "nonsense://here"])
-def test_a_broker_that_is_not_there(tmp_path, url):
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://127.0.0.1:1/0", "error: no broker answers at REDIS_URL"),
+        ("nonsense://here", "nonsense:// cannot be the broker"),
+    ],
+)
+def test_a_broker_that_is_not_there(tmp_path, url, expected):
     said = refused("--home", tmp_path, "--port", 0, REDIS_URL=url)
 
-    assert "error: no broker answers at REDIS_URL" in said
+    assert expected in said
