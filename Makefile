@@ -7,7 +7,7 @@ ROUNDS ?= 200
 BIN = .venv/bin
 INSTALLED = .venv/.installed
 
-.PHONY: demo test serve lint bench bench-accuracy bench-load soak fuzz test-containers openapi install servers clean
+.PHONY: demo test serve lint bench bench-steps bench-accuracy bench-load soak fuzz test-containers openapi install servers clean
 
 demo: install
 	$(BIN)/python -m client.demo --dataset $(DATASET)
@@ -24,8 +24,12 @@ lint: install
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
 
-# Seconds per inner iteration by part; long measurements are the scripts' own (see benchmarks/README.md).
+# One inner iteration by part, beside a plain implementation: minutes. `make bench QUICK=1`: less than one, keeps nothing.
 bench: install
+	$(BIN)/python benchmarks/inner_iteration.py $(if $(QUICK),--quick)
+
+# The first steps of a run, as they come.
+bench-steps: install
 	$(BIN)/python benchmarks/first_steps.py --dataset $(DATASET) --method idc --ipc 1 --steps 20 --no-evaluation
 	$(BIN)/python benchmarks/first_steps.py --dataset $(DATASET) --method dream --ipc 1 --steps 20 --no-evaluation
 

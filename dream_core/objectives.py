@@ -81,8 +81,8 @@ class Matching:
 
     def loss(self, real: Tensor, synthetic: Tensor, label: int) -> Tensor:
         """Match two batches of one class: network inputs [N, C, H, W] and [M, C, H, W]; a scalar."""
-        target = self._describe(real, label, keep_graph=False)
-        matched = self._describe(synthetic, label, keep_graph=True)
+        target = self.describe(real, label, keep_graph=False)
+        matched = self.describe(synthetic, label, keep_graph=True)
         return self.distance(target, matched)
 
     def loss_together(self, real: Tensors, synthetic: Tensors) -> Tensors:
@@ -92,7 +92,8 @@ class Matching:
         matched = self.network.embed(torch.cat(synthetic)).split([len(images) for images in synthetic])
         return [self.distance([_mean(a)], [_mean(b)]) for a, b in zip(target, matched, strict=True)]
 
-    def _describe(self, images: Tensor, label: int, keep_graph: bool) -> Tensors:
+    def describe(self, images: Tensor, label: int, keep_graph: bool) -> Tensors:
+        """What is compared of a batch of one class: mean feature, gradients of the matched weights, or both."""
         with torch.set_grad_enabled(keep_graph or self.gradients):
             features = self.network.embed(images)
             found = [_mean(features) if keep_graph else _mean(features.detach())] if self.features else []

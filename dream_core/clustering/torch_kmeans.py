@@ -1,6 +1,7 @@
 """Lloyd's k-means in PyTorch: the engine that runs on every device, and the reference of the others."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -9,8 +10,8 @@ class TorchKMeans:
 
     Empty clusters are moved to the rows farthest from their centres, each to another row. Stops when no row changes
     its cluster, or when the centres move by less than `tol` times the mean variance of the columns (scikit-learn's
-    rule), or after `max_iter` iterations. Sums are matrix products, so that the same data give the same bits on the
-    same device.
+    rule), or after `max_iter` iterations. The rows of a cluster are added in their order, so that the same data give
+    the same bits on the same device.
 
     Args:
         init: `random` starts from distinct rows, `k-means++` from rows drawn by squared distance.
@@ -25,26 +26,27 @@ class TorchKMeans:
 
     @torch.no_grad()
     def fit(self, X: Tensor) -> "TorchKMeans":
-        """Cluster the rows of X: float [n, d]. Sets `cluster_centers_`, `labels_`, `inertia_`, `n_iter_`."""
+        """Cluster the rows of X: float [n, d]. Sets `cluster_centers_` and `n_iter_`."""
         if len(X) < self.n_clusters:
             raise ValueError(f"{self.n_clusters} clusters need at least as many rows, not {len(X)}")
         mean = X.mean(0)
         X = X - mean  # distances by inner products lose digits far from the origin
         norms = X.square().sum(1)
-        threshold = self.tol * float(X.var(0, correction=0).mean())
+        threshold = self.tol * float(norms.mean()) / X.shape[1]
         centers, labels = self._start(X, norms), None
+        scores = X.new_empty(len(X), self.n_clusters)
         for iteration in range(1, self.max_iter + 1):
             self.n_iter_ = iteration
-            previous, labels, nearest = labels, *_assign(X, norms, centers)
+            # |x − c|² without |x|², which changes nothing about which centre is nearest
+            torch.addmm(centers.square().sum(1), X, centers.T, alpha=-2, out=scores)
+            previous, (nearest, labels) = labels, scores.min(1)
             if previous is not None and torch.equal(labels, previous):
                 break
-            moved = _means(X, labels, nearest, self.n_clusters)
+            moved = _means(X, labels, (nearest + norms).clamp_(min=0), self.n_clusters)
             shift = float((moved - centers).square().sum())
             centers = moved
             if shift <= threshold:
                 break
-        self.labels_, nearest = _assign(X, norms, centers)
-        self.inertia_ = float(nearest.sum())
         self.cluster_centers_ = centers + mean
         return self
 
@@ -70,18 +72,14 @@ def _distances(X: Tensor, norms: Tensor, centers: Tensor) -> Tensor:
     return (norms[:, None] + centers.square().sum(1) - 2 * X @ centers.T).clamp_(min=0)
 
 
-def _assign(X: Tensor, norms: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
-    nearest, labels = _distances(X, norms, centers).min(1)
-    return labels, nearest
-
-
 def _means(X: Tensor, labels: Tensor, nearest: Tensor, k: int) -> Tensor:
+    """The mean of every cluster's rows [k, d]. `nearest` are the rows' squared distances from their centres."""
     counts = torch.bincount(labels, minlength=k)
     if bool((counts == 0).any()):
         labels = _relocate(labels, nearest, counts)
         counts = torch.bincount(labels, minlength=k)
-    members = torch.nn.functional.one_hot(labels, k).to(X.dtype)
-    return (members.T @ X) / counts.clamp(min=1)[:, None]
+    # each bag is added by one thread, row by row; a product with the one-hot labels takes as long as the distances
+    return F.embedding_bag(labels.argsort(stable=True), X, counts.cumsum(0) - counts, mode="mean")
 
 
 def _relocate(labels: Tensor, nearest: Tensor, counts: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""The parts of `benchmarks/inner_iteration.py`."""

@@ -1,0 +1,236 @@
+"""Measures one inner iteration by part: the loop of dream_core, then the plain one on the same images and draws."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.inner_iteration.clock import Clock, Meter, Operations, convolution_peak, matrix_peak, peak_bytes
+from benchmarks.inner_iteration.plain import Plain, kmeans, representatives
+from dream_core.augmentation import augment
+from dream_core.datasets import Dataset
+from dream_core.evaluation import train_and_test
+from dream_core.images import to_unit
+from dream_core.methods.matching import MatchingLoop
+from dream_core.randomness import derive, stream
+from dream_core.recipes import MatchingRecipe
+from dream_core.training import DRAWS, fetcher
+
+OUTER, INNER = 0, 1
+"""The iteration that is measured: the network is fresh, and the representatives are those of iteration 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How much is measured of what an iteration does; the rest is taken to be proportional.
+
+    `classes` are matched, embedded and clustered; the network is trained on `minibatches`. All is done `repeats`
+    times, and the fastest counts; but embedding and k-means are done once.
+    """
+
+    classes: int
+    minibatches: int
+    repeats: int
+    plain_evaluation: bool = True
+
+
+@dataclass(slots=True)
+class Side:
+    """Of one implementation: seconds of a whole inner iteration by part (embedding and k-means: when they are due),
+    the peak memory until it was done, and what it computed."""
+
+    seconds: dict[str, float]
+    peak_bytes: int
+    chosen: list[Tensor]
+    gradients: list[Tensor]
+    weights: list[Tensor]
+
+
+def measure(recipe: MatchingRecipe, dataset: Dataset, device: torch.device, amount: Amount) -> dict[str, Any]:
+    """Measure both, and compare what they compute. `recipe` is one of DREAM on IDC, with a ConvNet."""
+    recipe = recipe.model_copy(update={"init": "random"})  # which takes seconds less, and changes no other figure
+    amount = replace(amount, classes=min(amount.classes, len(dataset.class_names)))
+    loop = MatchingLoop(recipe, dataset, device, synchronize=True)
+    plain = Plain(recipe, dataset, list(loop.network.parameters()), loop.synthetic.images)
+    fast = measure_loop(loop, amount)
+    reference = measure_plain(plain, fast.chosen, amount)
+    operations = count_operations(loop, fast.chosen[0])
+    fast_s, reference_s = (inner_iteration(recipe, side.seconds) for side in (fast, reference))
+    return {
+        "fast_s": fast_s,
+        "reference_s": reference_s,
+        "ratio": reference_s / fast_s,
+        "measured": measured(recipe, len(dataset.class_names), amount),
+        "gflops": {part: count / fast.seconds[part] / 1e9 for part, count in operations.items()},
+        "reference_gflops": {
+            part: count / reference.seconds[part] / 1e9
+            for part, count in operations.items()
+            if part in reference.seconds
+        },
+        "seconds": fast.seconds,
+        "reference_seconds": reference.seconds,
+        "peak_bytes": fast.peak_bytes,
+        "reference_peak_bytes": reference.peak_bytes,
+        "agreement": agreement(fast, reference),
+    }
+
+
+def peaks(recipe: MatchingRecipe, device: torch.device) -> dict[str, Any]:
+    """The most that the machine does of what an iteration consists of, in GFLOP/s."""
+    convolution = convolution_peak(device, recipe.width, recipe.image_size // 2)
+    return {"peak_gflops": {"matrix": matrix_peak(device), "convolution": convolution}}
+
+
+def inner_iteration(recipe: MatchingRecipe, seconds: dict[str, float]) -> float:
+    """Seconds of an inner iteration on average: clustering is due once in an `interval`."""
+    return seconds["matching"] + seconds["network"] + (seconds["embedding"] + seconds["kmeans"]) / recipe.interval
+
+
+def measured(recipe: MatchingRecipe, classes: int, amount: Amount) -> str:
+    """What was measured and what is extrapolated, in words."""
+    return (
+        f"{amount.classes} of {classes} classes and {amount.minibatches} of {minibatches(recipe)} minibatches of the "
+        f"network, the rest proportional; the fastest of {amount.repeats}, embedding and k-means once; fresh network"
+    )
+
+
+def agreement(fast: Side, reference: Side) -> dict[str, float]:
+    """How far the two differ: pixel gradients and weights relative to their length, and the share of representatives
+    that both choose."""
+    same = [len(set(a.tolist()) & set(b.tolist())) / len(a) for a, b in zip(fast.chosen, reference.chosen, strict=True)]
+    return {
+        "pixel_gradient_difference": _difference(fast.gradients, reference.gradients),
+        "weights_difference": _difference(fast.weights, reference.weights),
+        "same_representatives": sum(same) / len(same),
+    }
+
+
+def _difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
+    a, b = (torch.cat([tensor.detach().double().flatten() for tensor in tensors]) for tensors in (ours, theirs))
+    return float((a - b).norm() / b.norm())
+
+
+def minibatches(recipe: MatchingRecipe) -> int:
+    """That an inner iteration trains the network on."""
+    return -(-recipe.n_data // recipe.batch_real)
+
+
+# ---------------------------------------------------------------- the loop of dream_core
+
+
+def measure_loop(loop: MatchingLoop, amount: Amount) -> Side:
+    """All parts of the loop, and those of matching and of the network's training once more one by one."""
+    seconds: dict[str, float] = {}
+    chosen, gradients, weights = [], [], []
+    for label in range(amount.classes):
+        loop.watch.take()
+        chosen.append(loop.selection.batch(label, loop.network, OUTER, 0))
+        clustering = {"embedding": 0.0, "kmeans": 0.0} | loop.watch.take()
+        clock = Clock(loop.device)
+        for _ in range(amount.repeats):
+            with clock("matching"):
+                gradients[label:] = [loop.match_class(label, OUTER, INNER)[1]]
+            match_by_part(loop, label, chosen[label], clock)
+        _add(seconds, clustering | clock.seconds, loop.classes / amount.classes)
+    clock = Clock(loop.device)
+    for _ in range(amount.repeats):
+        with clock("network"):
+            loop.train_on_real(amount.minibatches * loop.recipe.batch_real)
+        if not weights:  # the plain loop is looked at after as many minibatches
+            weights = [weight.detach().clone() for weight in loop.network.parameters()]
+        with clock("network's inputs"):
+            for number in range(amount.minibatches):
+                network_inputs(loop, number)
+    _add(seconds, clock.seconds, minibatches(loop.recipe) / amount.minibatches)
+    clock = Clock(loop.device)
+    evaluation_epochs(loop, amount.repeats, clock)
+    return Side(seconds | clock.seconds, peak_bytes(loop.device), chosen, gradients, weights)
+
+
+def match_by_part(loop: MatchingLoop, label: int, chosen: Tensor, meter: Meter) -> None:
+    """What `match_class` does, in pieces."""
+    stored = loop.image_sgd.at_turn(label)
+    with meter("inputs"):
+        real, synthetic = loop.inputs(label, chosen, stored, OUTER, INNER)
+    with meter("real gradient"):
+        target = loop.objective.describe(real, label, keep_graph=False)
+    with meter("synthetic gradient"):
+        matched = loop.objective.describe(synthetic, label, keep_graph=True)
+    with meter("double backward"):
+        torch.autograd.grad(loop.objective.distance(target, matched), stored)
+
+
+def network_inputs(loop: MatchingLoop, number: int) -> None:
+    """A minibatch of the network, fetched and augmented."""
+    recipe = loop.recipe
+    images, _ = fetcher(loop.dataset.train, loop.normalize, loop.device)(loop.batches[number])
+    draws = DRAWS[recipe.composition]
+    generator = stream(recipe.seed, "train", number)
+    augment(images, draws(recipe.augmentation_net, len(images), recipe.image_size, generator))
+
+
+def evaluation_epochs(loop: MatchingLoop, count: int, clock: Clock) -> None:
+    """The first epochs of an evaluation, without its look at the test set."""
+    judged = loop.recipe.evaluation.model_copy(update={"tests": 1})
+    passes = train_and_test(loop.training_set(), loop.dataset, judged, 0, ("bench",), loop.device, count + 1)
+    for _ in range(count):
+        with clock("evaluation epoch"):
+            next(passes)
+
+
+def count_operations(loop: MatchingLoop, chosen: Tensor) -> dict[str, int]:
+    """Floating-point operations of the parts that have any, for a whole inner iteration."""
+    recipe, operations = loop.recipe, Operations()
+    match_by_part(loop, 0, chosen, operations)
+    some = to_unit(loop.dataset.train.of_class(0)[:8], loop.device)
+    with operations("embedding"), torch.no_grad():
+        loop.network.embed(some)
+    with operations("network"):
+        loop.train_on_real(1)
+    of_class = {part: operations.counted[part] for part in ("real gradient", "synthetic gradient", "double backward")}
+    counted = {part: count * loop.classes for part, count in of_class.items()}
+    counted["matching"] = sum(counted.values())
+    counted["embedding"] = operations.counted["embedding"] * len(loop.dataset.train) // len(some)
+    counted["network"] = operations.counted["network"] * minibatches(recipe)
+    return counted
+
+
+# ---------------------------------------------------------------- the plain one
+
+
+def measure_plain(plain: Plain, chosen: list[Tensor], amount: Amount) -> Side:
+    """The same of the plain implementation; it matches the representatives that the loop chose."""
+    recipe, classes = plain.recipe, len(plain.dataset.class_names)
+    seconds: dict[str, float] = {}
+    own, gradients, weights = [], [], []
+    for label in range(amount.classes):
+        clock = Clock(plain.device)
+        with clock("embedding"):
+            features = plain.embed(label)
+        with clock("kmeans"):
+            seed = derive(recipe.seed, "cluster", OUTER, 0, label)
+            centers = kmeans(features, min(len(chosen[label]), len(features)), seed, recipe.clustering_iterations)
+            own.append(representatives(features, centers))
+        del features
+        for _ in range(amount.repeats):
+            with clock("matching"):
+                gradients[label:] = [plain.match(label, chosen[label], OUTER, INNER)[1]]
+        _add(seconds, clock.seconds, classes / amount.classes)
+    clock = Clock(plain.device)
+    for repeat in range(amount.repeats):
+        with clock("network"):
+            for number in range(amount.minibatches):
+                plain.train(repeat * amount.minibatches + number)
+        weights = weights or list(plain.weights)
+    _add(seconds, clock.seconds, minibatches(recipe) / amount.minibatches)
+    clock = Clock(plain.device)
+    if amount.plain_evaluation:
+        with clock("evaluation epoch"):
+            plain.evaluation_epoch()
+    return Side(seconds | clock.seconds, peak_bytes(plain.device), own, gradients, weights)
+
+
+def _add(seconds: dict[str, float], more: dict[str, float], share: float) -> None:
+    for part, value in more.items():
+        seconds[part] = seconds.get(part, 0.0) + value * share
