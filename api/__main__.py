@@ -6,9 +6,9 @@ from pydantic import ValidationError
 
 from api import server
 from api.app import create_app
-from jobs.artifacts import StorageUnavailable
+from jobs.advice import Advised
 from jobs.database import migrate
-from jobs.keys import NoAdministrator, check_administrator
+from jobs.keys import check_administrator
 from jobs.logs import configure_logging
 from jobs.metrics import serve_metrics
 from jobs.network import is_loopback, listening_on
@@ -34,12 +34,9 @@ def main(arguments: list[str] | None = None) -> None:
     migrate(settings.database_url)
     try:
         check_administrator(settings, options.host)
-    except NoAdministrator as error:
-        parser.error(f"{error}: {error.advice}")
-    try:
         app = create_app(settings)
         app.state.store.check()
-    except StorageUnavailable as error:
+    except Advised as error:
         parser.error(f"{error}: {error.advice}")
     serve_metrics(settings, app.state.figures)
     server.run(

@@ -40,6 +40,7 @@ from dream_core.recipes import EvaluationRecipe, MatchingRecipe, Recipe, make_re
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, only this file's folder is searched
 
 from benchmarks import accuracy_report
+from benchmarks.machine import processor
 from benchmarks.published import published_accuracy
 
 log = logging.getLogger("accuracy")
@@ -306,12 +307,12 @@ def updates(recipe: Recipe, images: int) -> int:
 
 def machine() -> dict[str, str | int]:
     """Processor and versions, without the machine's name."""
-    cpu = platform.processor() or platform.machine()
-    described = Path("/proc/cpuinfo")
-    if described.exists():
-        lines = described.read_text(encoding="utf-8", errors="replace").splitlines()
-        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
-    return {"cpu": cpu, "cores": os.cpu_count() or 1, "torch": torch.__version__, "python": platform.python_version()}
+    return {
+        "cpu": processor(),
+        "cores": os.cpu_count() or 1,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 # ---------------------------------------------------------------- all cells

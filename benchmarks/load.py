@@ -34,6 +34,7 @@ from benchmarks.load.filling import OWNERS, SPREAD, Filled, fill, make_keys
 from benchmarks.load.plan import Plan
 from benchmarks.load.reporting import reporting_workers
 from benchmarks.load.servers import running_api, running_database, running_redis
+from benchmarks.machine import processor
 from jobs.database import make_engine, make_sessions, migrate
 from jobs.settings import Settings
 
@@ -178,9 +179,7 @@ class Bench:
 
 def machine() -> str:
     """The machine in words, without its name."""
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    model = names[0].partition(":")[2].strip() if names else platform.machine()
-    return f"{CORES} cores of {model}, clients included; Python {platform.python_version()}"
+    return f"{CORES} cores of {processor()}, clients included; Python {platform.python_version()}"
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:

@@ -25,11 +25,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, only this file's folder is searched
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from benchmarks.load.cores import busy_seconds
+from benchmarks.machine import processor
 from tests.fixtures.cluster import Cluster, deployed
 
 log = logging.getLogger("scale_out")
@@ -72,11 +72,11 @@ def measure(workers: int, jobs: int) -> Row:
     """Run the jobs on a deployment of their own."""
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="scale-") as home, deployed(Path(home) / "home", workers) as cluster:
-        start, busy = time.monotonic(), _busy()
+        start, busy = time.monotonic(), busy_seconds()
         ids = [cluster.submit(f"job-{number}", SPEC) for number in range(jobs)]
         for job_id in ids:
             cluster.wait(job_id, seconds=BOUND_S)
-        seconds, cores = time.monotonic() - start, _busy() - busy
+        seconds, cores = time.monotonic() - start, busy_seconds() - busy
         once = _done_once(cluster, ids)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Row(workers, jobs, once, round(seconds, 1), round(cores / seconds, 2), round(load, 1), now)
@@ -98,12 +98,6 @@ def _begun_and_published_once(cluster: Cluster, job_id: str) -> bool:
         log.error("%s: %s, attempt %d, begun %d, published %d times", job_id, job["status"], job["attempt"], len(begun),
                   len(published))  # fmt: skip
     return once
-
-
-def _busy() -> float:
-    """Seconds that the machine's cores have been busy so far."""
-    times = psutil.cpu_times()
-    return sum(times) - times.idle - getattr(times, "iowait", 0.0)
 
 
 def keep(row: Row) -> list[Row]:
@@ -132,9 +126,7 @@ def table(rows: list[Row]) -> str:
 
 
 def machine() -> str:
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    model = names[0].partition(":")[2].strip() if names else platform.machine()
-    return f"{os.cpu_count()} cores of {model}; Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores of {processor()}; Python {platform.python_version()}"
 
 
 def main(arguments: list[str] | None = None) -> int:

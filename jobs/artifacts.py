@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from jobs.advice import Advised
 from jobs.files import sync
 
 MANIFEST = "manifest.json"
@@ -28,14 +29,10 @@ class InvalidArtifacts(Exception):
     """What was staged is not what its manifest says."""
 
 
-class StorageUnavailable(OSError):
+class StorageUnavailable(Advised, OSError):
     """The store of artifacts does not do what is asked of it. `advice` says what the operator can do; there is no
     secret in either.
     """
-
-    def __init__(self, message: str, advice: str) -> None:
-        super().__init__(message)
-        self.advice = advice
 
 
 class ManifestFile(BaseModel):

@@ -22,6 +22,7 @@ from sqlalchemy import URL, inspect, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs import repository, secrets
+from jobs.advice import Advised
 from jobs.database import make_engine, make_sessions, migrate
 from jobs.moving import copy_rows
 from jobs.settings import Settings
@@ -33,12 +34,8 @@ DIRECTORIES = ("artifacts", "uploads", "checkpoints", "previews", "job_logs")
 """What is kept of the home. The rest is made anew."""
 
 
-class BackupError(Exception):
-    """It cannot be done. `advice` says what to do."""
-
-    def __init__(self, message: str, advice: str) -> None:
-        super().__init__(message)
-        self.advice = advice
+class BackupError(Advised):
+    """It cannot be done."""
 
 
 @dataclass(frozen=True, slots=True)

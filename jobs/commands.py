@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from jobs.advice import Advised
+
 if TYPE_CHECKING:
-    from jobs.backup import Backup, BackupError
-    from jobs.embedded import ServeError
+    from jobs.backup import Backup
     from jobs.settings import Settings
 
 Home = Annotated[
@@ -38,7 +39,6 @@ def serve(
     as_json: AsJson = False,
 ) -> None:
     """Run the whole service here: API, worker and broker."""
-    from jobs.embedded import ServeError
     from jobs.serve import Options
     from jobs.serve import serve as run
 
@@ -49,7 +49,7 @@ def serve(
 
     try:
         run(Options(host, port, home, data_dir, workers, insecure_no_auth), announce)
-    except ServeError as error:
+    except Advised as error:
         raise _failure(error, as_json) from None
 
 
@@ -59,11 +59,10 @@ def admin_key(
     as_json: AsJson = False,
 ) -> None:
     """Make an administrator's key, shown this once, in the service's database. The service need not run."""
-    from jobs.embedded import ServeError
 
     try:
         facts = _stored_key(home, name)
-    except ServeError as error:
+    except Advised as error:
         raise _failure(error, as_json) from None
     sys.stdout.write((json.dumps(facts) if as_json else facts["token"]) + "\n")
     if not as_json:
@@ -76,12 +75,11 @@ def migrate(
     home: Home = None,
 ) -> None:
     """Bring the service's database up to date, as every part of it does when it starts."""
-    from jobs.embedded import ServeError
     from jobs.serve import Options, prepare_database, read_settings
 
     try:
         prepare_database(read_settings(Options(home=home)), revision)
-    except ServeError as error:
+    except Advised as error:
         raise _failure(error, as_json=False) from None
     sys.stdout.write(f"the database is at {revision}\n")
 
@@ -109,13 +107,11 @@ def restore(
 
 
 def _copied(copy: Callable[["Settings"], "Backup"], outcome: str, home: Path | None, as_json: bool) -> None:
-    from jobs.backup import BackupError
-    from jobs.embedded import ServeError
     from jobs.serve import Options, read_settings
 
     try:
         facts = copy(read_settings(Options(home=home)))
-    except (BackupError, ServeError) as error:
+    except Advised as error:
         raise _failure(error, as_json) from None
     words = f"the backup of {facts.created_at} {outcome} ({facts.files} files, {facts.bytes / 1e6:.1f} MB)"
     if facts.artifacts_url:
@@ -138,7 +134,7 @@ def _stored_key(home: Path | None, name: str | None) -> dict[str, str]:
     return {"id": key.id, "owner": key.owner, "token": token}
 
 
-def _failure(error: "ServeError | BackupError", as_json: bool) -> typer.Exit:
+def _failure(error: Advised, as_json: bool) -> typer.Exit:
     """Say what is wrong, and what to do."""
     failure = {"error": {"code": "SERVE", "message": str(error), "advice": error.advice}}
     sys.stderr.write((json.dumps(failure) if as_json else f"error: {error}\n  → {error.advice}") + "\n")

@@ -14,18 +14,15 @@ from pathlib import Path
 
 import redis
 
+from jobs.advice import Advised
 from jobs.processes import Process, signal_group, spawn
 
 LOCK = "serve.lock"
 STEP_S = 0.1
 
 
-class ServeError(Exception):
-    """The service cannot be started. `advice` says what to do."""
-
-    def __init__(self, message: str, advice: str):
-        super().__init__(message)
-        self.advice = advice
+class ServeError(Advised):
+    """The service cannot be started."""
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import uuid_utils
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
+from jobs.advice import Advised
 from jobs.database import make_engine, make_sessions
 from jobs.network import is_loopback
 from jobs.paging import page_by_age
@@ -37,12 +38,8 @@ ADMIN = "admin"
 """The owner of what is done with DREAM_ADMIN_KEY; and the scope that has all others in it."""
 
 
-class NoAdministrator(Exception):
-    """Keys are asked for, and nobody has one that could make others. `advice` says what to do."""
-
-    def __init__(self, message: str, advice: str) -> None:
-        super().__init__(message)
-        self.advice = advice
+class NoAdministrator(Advised):
+    """Keys are asked for, and nobody has one that could make others."""
 
 
 def new_token() -> str:

@@ -20,10 +20,10 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from jobs import repository
-from jobs.artifacts import StorageUnavailable
+from jobs.advice import Advised
 from jobs.database import make_engine, make_sessions, migrate
 from jobs.embedded import STEP_S, Children, ServeError, locked, start_broker
-from jobs.keys import NoAdministrator, check_administrator
+from jobs.keys import check_administrator
 from jobs.network import listening_on
 from jobs.queue import make_app
 from jobs.settings import Settings, complaint
@@ -79,8 +79,7 @@ def serve(options: Options, announce: Callable[[dict[str, Any]], None]) -> None:
         workers: dict[str, str] = {}
         try:
             prepare_database(settings)
-            _require_administrator(settings, options.host)
-            _check_store(settings)
+            _require_administrator_and_store(settings, options.host)
             redis_url = _broker(settings, children, directory)
             workers = _start(options, port, _environment(settings, redis_url), children)
             url = _url(options.host, port)
@@ -114,17 +113,11 @@ def prepare_database(settings: Settings, revision: str = "head") -> None:
         raise ServeError(f"cannot use the database: {error}", "look at DATABASE_URL, or at --home") from None
 
 
-def _require_administrator(settings: Settings, host: str) -> None:
+def _require_administrator_and_store(settings: Settings, host: str) -> None:
     try:
         check_administrator(settings, host)
-    except NoAdministrator as error:
-        raise ServeError(str(error), error.advice) from None
-
-
-def _check_store(settings: Settings) -> None:
-    try:
         open_store(settings).check()
-    except StorageUnavailable as error:
+    except Advised as error:
         raise ServeError(str(error), error.advice) from None
 
 

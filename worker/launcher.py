@@ -9,6 +9,7 @@ from typing import Protocol
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from jobs.advice import Advised
 from jobs.settings import Settings
 from worker.stopping import Stop
 
@@ -17,12 +18,8 @@ LOG = "runner.log"
 TAIL_BYTES = 4000
 
 
-class LauncherMissing(Exception):
-    """The engine's client is not installed. `advice` says what to do."""
-
-    def __init__(self, message: str, advice: str):
-        super().__init__(message)
-        self.advice = advice
+class LauncherMissing(Advised):
+    """The engine's client is not installed."""
 
 
 class Handle(Protocol):

@@ -34,5 +34,10 @@ def _spent(api: psutil.Process) -> tuple[float, float, float]:
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             ours += sum(child.cpu_times()[:2])
-    everyone = psutil.cpu_times()
-    return sum(api.cpu_times()[:2]), ours, sum(everyone) - everyone.idle - getattr(everyone, "iowait", 0.0)
+    return sum(api.cpu_times()[:2]), ours, busy_seconds()
+
+
+def busy_seconds() -> float:
+    """Seconds that the machine's cores have been busy so far."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0)
