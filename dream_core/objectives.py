@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dream_core.computing import PLAIN, Computing, embed
 from dream_core.networks import Network
 
 Tensors = list[Tensor]
@@ -71,19 +72,48 @@ class Matching:
         objective: `gradient` compares the gradients of the loss, `feature` the mean of `network.embed`, `both` both.
         metric: a name of DISTANCES.
         matched: a name of LEAST_DIMENSIONS.
+        computing: how.
     """
 
-    def __init__(self, network: Network, objective: str, metric: str, matched: str):
-        self.network = network
+    def __init__(self, network: Network, objective: str, metric: str, matched: str, computing: Computing = PLAIN):
+        self.network, self.computing = network, computing
         self.features, self.gradients = objective != "gradient", objective != "feature"
         self.weights = [weight for weight in network.parameters() if weight.dim() >= LEAST_DIMENSIONS[matched]]
         self.distance = DISTANCES[metric]
 
-    def loss(self, real: Tensor, synthetic: Tensor, label: int) -> Tensor:
-        """Match two batches of one class: network inputs [N, C, H, W] and [M, C, H, W]; a scalar."""
-        target = self.describe(real, label, keep_graph=False)
-        matched = self.describe(synthetic, label, keep_graph=True)
-        return self.distance(target, matched)
+    def match(self, real: Tensor, synthetic: Tensor, label: int) -> tuple[Tensor, Tensor]:
+        """Match two batches of one class: network inputs [N, C, H, W] and [M, C, H, W].
+
+        Returns the loss, a scalar, and its gradient with respect to `synthetic`, both detached.
+        """
+        labels = torch.tensor(label, device=real.device)
+        target = self.computing.run(Matching.target, self, real, labels)
+        return self.computing.run(Matching.pull, self, synthetic, labels, target)
+
+    def target(self, real: Tensor, label: Tensor) -> Tensors:
+        """What synthetic images should look like to the network. `label` is int64 []."""
+        return self.describe(real, label, keep_graph=False)
+
+    def pull(self, synthetic: Tensor, label: Tensor, target: Tensors) -> tuple[Tensor, Tensor]:
+        """The loss, and its gradient with respect to the pixels, both detached."""
+        synthetic = synthetic.detach().requires_grad_()
+        loss = self.loss(target, synthetic, label)
+        (gradient,) = torch.autograd.grad(loss, synthetic)
+        return loss.detach(), gradient
+
+    def loss(self, target: Tensors, synthetic: Tensor, label: Tensor) -> Tensor:
+        """How far synthetic images are from a target: a scalar."""
+        return self.distance(target, self.describe(synthetic, label, keep_graph=True))
+
+    def describe(self, images: Tensor, label: Tensor, keep_graph: bool) -> Tensors:
+        """What is compared of a batch of one class: mean feature, gradients of the matched weights, or both."""
+        with torch.set_grad_enabled(keep_graph or self.gradients):
+            features = embed(self.network, images, self.computing.bfloat16)
+            found = [_mean(features) if keep_graph else _mean(features.detach())] if self.features else []
+            if self.gradients:
+                loss = F.cross_entropy(self.network.classifier(features), label.expand(len(images)))
+                found += torch.autograd.grad(loss, self.weights, create_graph=keep_graph)
+        return found
 
     def loss_together(self, real: Tensors, synthetic: Tensors) -> Tensors:
         """Match the mean features of every class, all classes in one batch: what batch normalisation wants."""
@@ -91,17 +121,6 @@ class Matching:
             target = self.network.embed(torch.cat(real)).split([len(images) for images in real])
         matched = self.network.embed(torch.cat(synthetic)).split([len(images) for images in synthetic])
         return [self.distance([_mean(a)], [_mean(b)]) for a, b in zip(target, matched, strict=True)]
-
-    def describe(self, images: Tensor, label: int, keep_graph: bool) -> Tensors:
-        """What is compared of a batch of one class: mean feature, gradients of the matched weights, or both."""
-        with torch.set_grad_enabled(keep_graph or self.gradients):
-            features = self.network.embed(images)
-            found = [_mean(features) if keep_graph else _mean(features.detach())] if self.features else []
-            if self.gradients:
-                labels = torch.full((len(images),), label, dtype=torch.int64, device=images.device)
-                loss = F.cross_entropy(self.network.classifier(features), labels)
-                found += torch.autograd.grad(loss, self.weights, create_graph=keep_graph)
-        return found
 
 
 def _mean(features: Tensor) -> Tensor:

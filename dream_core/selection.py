@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dream_core.clustering import Clusterer, OfficialKMeans, make_kmeans
+from dream_core.computing import PLAIN, Computing, filled_up
 from dream_core.datasets import LabeledImages
 from dream_core.images import Normalize, to_unit
 from dream_core.networks import Embedding
@@ -106,9 +107,15 @@ class Representatives:
     """Cluster a class in feature space; return the images nearest to the centres."""
 
     def __init__(
-        self, recipe: ClusteringRecipe, engine: str, normalize: Normalize, device: torch.device, watch: Stopwatch
+        self,
+        recipe: ClusteringRecipe,
+        engine: str,
+        normalize: Normalize,
+        device: torch.device,
+        watch: Stopwatch,
+        computing: Computing = PLAIN,
     ):
-        self.recipe, self.engine, self.device, self.watch = recipe, engine, device, watch
+        self.recipe, self.engine, self.device, self.watch, self.computing = recipe, engine, device, watch, computing
         self.normalize = normalize if recipe.normalize_for_selection else None
 
     def __call__(
@@ -128,7 +135,8 @@ class Representatives:
         if len(images) <= count and not self.recipe.official:
             return torch.arange(len(images))
         with self.watch("embedding"):
-            features = embed(network, images, self.recipe.embedding_chunk, self.device, self.normalize)
+            chunk = self.recipe.embedding_chunk
+            features = embed(network, images, chunk, self.device, self.normalize, self.computing)
         with self.watch("kmeans"):
             seed = derive(self.recipe.seed, *key)
             if isinstance(self.recipe, MatchingRecipe) and self.recipe.ranking == "closest":
@@ -148,7 +156,14 @@ class Representatives:
 
 
 @torch.no_grad()
-def embed(network: Embedding, images: Tensor, chunk: int, device: torch.device, normalize: Normalize | None) -> Tensor:
+def embed(
+    network: Embedding,
+    images: Tensor,
+    chunk: int,
+    device: torch.device,
+    normalize: Normalize | None,
+    computing: Computing = PLAIN,
+) -> Tensor:
     """Features [n, d] of uint8 images [n, C, H, W], `chunk` at a time: memory is bounded by one chunk. They are float32
     at least, whatever the network computes in.
 
@@ -158,8 +173,8 @@ def embed(network: Embedding, images: Tensor, chunk: int, device: torch.device, 
     def features() -> Iterable[Tensor]:
         for part in images.split(chunk):
             x = to_unit(part, device)
-            found = network.embed(normalize(x) if normalize else x)
-            yield found.to(torch.promote_types(found.dtype, torch.float32))
+            x = normalize(x) if normalize else x
+            yield computing.embed(network, filled_up(x, chunk) if computing.compiled else x)[: len(x)]
 
     return torch.cat(list(features()))
 

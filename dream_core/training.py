@@ -47,7 +47,7 @@ class Augmentation:
 
 
 def training_step(
-    network: nn.Module,
+    network: Callable[[Tensor], Tensor],
     optimizer: torch.optim.Optimizer,
     images: Tensor,
     labels: Tensor,
@@ -80,7 +80,7 @@ def warm_cosine(epoch: int, epochs: int, warmup: int = 0) -> float:
 
 
 def train_epoch(
-    network: nn.Module,
+    network: Callable[[Tensor], Tensor],
     optimizer: torch.optim.Optimizer,
     batches: Shuffle,
     epoch: int,

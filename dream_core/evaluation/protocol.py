@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import mean, stdev
 
 import torch
@@ -11,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dream_core import loader, networks
+from dream_core.computing import PLAIN, Computing, choose_computing, filled_up
 from dream_core.datasets import Dataset, LabeledImages
 from dream_core.images import Transform, Unchanged, to_unit
+from dream_core.networks import Network
 from dream_core.randomness import Shuffle, stream
 from dream_core.recipes import EvaluationRecipe
 from dream_core.subject import Replay, SoftLabels, TrainingSet
@@ -20,6 +23,8 @@ from dream_core.training import Augmentation, fetcher, train_epoch, warm_cosine
 
 _TEST_BATCH = 256
 _KEPT = 2**14
+_WORTH_COMPILING = 2**40
+"""Multiplications of the largest layer, forward, in a network's training: a minute or so on two cores."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def protocol_hash(recipe: EvaluationRecipe, fingerprint: str, size: int) -> str:
 
     `fingerprint` is the dataset's, `size` its images' side in pixels.
     """
-    protocol = recipe.model_dump(exclude={"repeats", "baselines", "ceiling", "ceiling_epochs"})
+    protocol = recipe.model_dump(exclude={"repeats", "baselines", "ceiling", "ceiling_epochs", "compiled", "precision"})
     protocol |= {"dataset": fingerprint, "size": size}
     return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -94,24 +99,26 @@ def train_and_test(
     classes = len(dataset.class_names)
     network = networks.evaluation_network(recipe, channels, classes, size, generator, device, initialization)
     epochs = epochs or recipe.epochs
+    computing = choose_computing(recipe, _worth_compiling(recipe, training.images, epochs), device)
     if replay:
         passes, epochs = _replayed(network, training, replay, device), 1
     elif recipe.mode == "soft" and training.soft:
         passes = _taught(network, training, training.soft, recipe, seed, key, device, epochs)
     else:
-        passes = _trained(network, training, recipe, seed, key, device, epochs)
+        passes = _trained(network, training, recipe, seed, key, device, epochs, computing)
     looks = {-(-epochs * look // recipe.tests) for look in range(1, recipe.tests + 1)}
     for epoch, _ in enumerate(passes, start=1):
         due = epoch in looks
-        yield Epoch(epoch, epochs, accuracy(network, dataset.test, training.transform, device) if due else None)
+        tested = accuracy(network, dataset.test, training.transform, device, computing) if due else None
+        yield Epoch(epoch, epochs, tested)
 
 
 # ---------------------------------------------------------------- three ways to train
 
 
 def _trained(
-    network: nn.Module, training: TrainingSet, recipe: EvaluationRecipe, seed: int, key: tuple[str | int, ...],
-    device: torch.device, epochs: int,
+    network: Network, training: TrainingSet, recipe: EvaluationRecipe, seed: int, key: tuple[str | int, ...],
+    device: torch.device, epochs: int, computing: Computing,
 ) -> Iterator[None]:  # fmt: skip
     """On hard labels, in shuffled minibatches: as nearly all papers do."""
     lr = training.lr if recipe.lr == "learned" else recipe.lr
@@ -128,7 +135,8 @@ def _trained(
         if recipe.schedule == "tenth" and epoch == (epochs - 1) // 2 + 1:
             optimizer = _optimizer(network, recipe, lr)  # its momentum is forgotten
         _set_rate(optimizer, lr * _share(recipe, epoch, epochs))
-        train_epoch(network, optimizer, batches, epoch, fetch, how, seed, ("train", *key))
+        logits = partial(computing.logits, network)
+        train_epoch(logits, optimizer, batches, epoch, fetch, how, seed, ("train", *key))
         yield
 
 
@@ -199,12 +207,23 @@ def _set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, test: LabeledImages, transform: Transform, device: torch.device) -> float:
+def accuracy(
+    network: Network, test: LabeledImages, transform: Transform, device: torch.device, computing: Computing = PLAIN
+) -> float:
     """Top-1 accuracy in percent on a split."""
     network.eval()
     right = 0
     for images, labels in zip(test.images.split(_TEST_BATCH), test.labels.split(_TEST_BATCH), strict=True):
-        logits = network(transform(to_unit(images, device)))
+        inputs = transform(to_unit(images, device))
+        if computing.compiled:
+            inputs = filled_up(inputs, _TEST_BATCH)
+        logits = computing.logits(network, inputs)[: len(labels)]
         right += int((logits.argmax(1).cpu() == labels).sum())
     network.train()
     return 100 * right / len(test)
+
+
+def _worth_compiling(recipe: EvaluationRecipe, images: Tensor, epochs: int) -> bool:
+    """Whether training a network takes longer than compiling it does."""
+    multiplications = epochs * len(images) * images.shape[-1] ** 2 * recipe.width**2 * 9 // 4
+    return recipe.network == "convnet" and recipe.norm != "batch" and multiplications >= _WORTH_COMPILING

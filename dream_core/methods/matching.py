@@ -19,6 +19,7 @@ Source: algorithm 1 of DC (Zhao et al. 2021), DM (Zhao & Bilen 2023), IDC (Kim e
 2023); their codes for everything else.
 """
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from dream_core import networks
 from dream_core.augmentation import Draw, augment
 from dream_core.clustering import choose_engine
+from dream_core.computing import choose_computing
 from dream_core.datasets import Dataset, random_of_each
 from dream_core.errors import Diverged
 from dream_core.images import Normalize, to_unit
@@ -74,8 +76,9 @@ class MatchingLoop:
         self.normalize = Normalize(dataset.mean, dataset.std)
         self.watch = Stopwatch(device, synchronize)
         self.step_number = 0
+        self.computing = choose_computing(recipe, recipe.worth_compiling, device)
         engine = choose_engine(recipe.clustering, device)
-        representatives = Representatives(recipe, engine, self.normalize, device, self.watch)
+        representatives = Representatives(recipe, engine, self.normalize, device, self.watch, self.computing)
         self.selection = make_selection(recipe, dataset.train, representatives)
         self.augmentation_net = Augmentation(recipe.augmentation_net, recipe.composition, recipe.mix_p_net)
         self.batches = Shuffle(len(dataset.train), recipe.batch_real, recipe.seed, "train", drop_last=False)
@@ -126,9 +129,9 @@ class MatchingLoop:
         with self.watch("matching"):
             stored = self.image_sgd.at_turn(label)
             real, synthetic = self.inputs(label, chosen, stored, outer, inner)
-            loss = self.objective.loss(real, synthetic, label)
-            (gradient,) = torch.autograd.grad(loss, stored)
-        return loss.detach(), gradient
+            loss, pull = self.objective.match(real, synthetic, label)
+            (gradient,) = torch.autograd.grad(synthetic, stored, pull)
+        return loss, gradient
 
     def match_together(self, outer: int, inner: int) -> tuple[list[Tensor], list[Tensor]]:
         """The same for all classes in one batch, so that batch normalisation sees them mixed (DM)."""
@@ -165,7 +168,7 @@ class MatchingLoop:
         while seen < least:
             images, labels = fetch(self.batches[self.batches_taken])
             generator = stream(self.recipe.seed, "train", self.batches_taken)
-            training_step(self.network, self.network_sgd, images, labels, self.augmentation_net, generator)
+            training_step(self.logits, self.network_sgd, images, labels, self.augmentation_net, generator)
             seen += len(labels)
             self.batches_taken += 1
 
@@ -185,7 +188,7 @@ class MatchingLoop:
         self.network.train()
         for epoch in range(self.recipe.epochs_net):
             how = self.augmentation_net
-            train_epoch(self.network, self.network_sgd, batches, epoch, fetch, how, self.recipe.seed, key)
+            train_epoch(self.logits, self.network_sgd, batches, epoch, fetch, how, self.recipe.seed, key)
 
     def new_network(self, warm: bool = True) -> None:
         """A fresh θ with a fresh optimiser, for the outer iteration that begins."""
@@ -194,7 +197,8 @@ class MatchingLoop:
         self.network = networks.matched_network(recipe, self.channels, self.classes, generator, self.device)
         self.network.train()
         self.network_sgd = sgd(self.network, recipe.lr_net, recipe.momentum_net, recipe.weight_decay_net)
-        self.objective = Matching(self.network, recipe.objective, recipe.metric, recipe.matched)
+        self.logits = partial(self.computing.logits, self.network)
+        self.objective = Matching(self.network, recipe.objective, recipe.metric, recipe.matched, self.computing)
         norms = [module for module in self.network.modules() if isinstance(module, nn.BatchNorm2d)]
         self.mixes_classes = bool(norms) and recipe.objective == "feature"
         self.calibrates = norms if norms and recipe.network_data == "synthetic" else []

@@ -13,13 +13,14 @@ from dream_core.recipes.choice import Choice, whole
 from dream_core.recipes.coresets import CoresetRecipe
 from dream_core.recipes.matching import MatchingRecipe
 from dream_core.recipes.recovery import RecoveryRecipe
-from dream_core.recipes.schema import ClusteringRecipe, EvaluationRecipe, Recipe
+from dream_core.recipes.schema import ClusteringRecipe, Computed, EvaluationRecipe, Recipe
 from dream_core.recipes.trajectory import TrajectoryRecipe
 from dream_core.recipes.unrolled import UnrolledRecipe
 
 __all__ = [
     "OF_THE_SPEC",
     "ClusteringRecipe",
+    "Computed",
     "CoresetRecipe",
     "EvaluationRecipe",
     "MatchingRecipe",

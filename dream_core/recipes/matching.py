@@ -10,6 +10,7 @@ from dream_core.recipes.schema import (
     Augmentations,
     ClusteringRecipe,
     Composition,
+    Computed,
     Count,
     NotNegative,
     Positive,
@@ -19,8 +20,11 @@ from dream_core.recipes.schema import (
 
 Base = Literal["dc", "dsa", "dm", "idc"]
 
+_WORTH_COMPILING = 2**31
+"""Multiplications of a batch of real images in the largest layer: about a tenth of a second for a class."""
 
-class MatchingRecipe(ClusteringRecipe, frozen=True):
+
+class MatchingRecipe(ClusteringRecipe, Computed, frozen=True):
     """Learn images that match real ones: what is compared, which real images, what they start from, how they are kept.
 
     The defaults are IDC's.
@@ -108,6 +112,15 @@ class MatchingRecipe(ClusteringRecipe, frozen=True):
     def real_images_to_start(self) -> int:
         return 0 if self.init == "noise" else self.ipc * self.factor**2
 
+    @property
+    def worth_compiling(self) -> bool:
+        """Whether a few iterations take longer than compiling them does.
+
+        It does not hang on how many there are: a run that is made longer must go on as it began.
+        """
+        multiplications = self.batch_real * self.image_size**2 * self.width**2 * 9 // 4  # of the largest layer, forward
+        return self.network == "convnet" and self.norm != "batch" and multiplications >= _WORTH_COMPILING
+
     def problems(self) -> list[tuple[str, str]]:
         found = []
         if self.image_size // self.factor < 2:
@@ -115,6 +128,8 @@ class MatchingRecipe(ClusteringRecipe, frozen=True):
             found.append(("params.factor", f"{told}; use at most {self.image_size // 2}"))
         if self.per_cluster > self.batch_real:
             found.append(("params.per_cluster", f"must not exceed batch_real, which is {self.batch_real}"))
+        if self.compiled == "on" and self.norm == "batch":
+            found.append(("params.compiled", "batch normalisation is not compiled; use auto or off"))
         if self.method not in ("dream", self.base, "dream+"):
             found.append(("params.base", f"is for dream; leave it out, or set method to dream or {self.base}"))
         if self.method == "dream+" and self.base != "idc":

@@ -33,7 +33,16 @@ class Values(BaseModel, frozen=True):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class EvaluationRecipe(Values, frozen=True):
+class Computed(Values, frozen=True):
+    """How networks are computed: what changes results by rounding, and time by a lot."""
+
+    compiled: Literal["auto", "on", "off"] = "auto"
+    """Whether networks are computed by torch.compile; auto does so where it pays and a compiler is there."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of convolutions; auto is bfloat16 where networks are compiled and the device has it, else float32."""
+
+
+class EvaluationRecipe(Computed, frozen=True):
     """How a set of images is judged: train fresh networks on it, test them on the real test set.
 
     The defaults are the protocol of IDC and DREAM; every method's own published protocol is its default.

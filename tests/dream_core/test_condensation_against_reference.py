@@ -22,7 +22,7 @@ from dream_core.timing import Stopwatch
 from tests.dream_core import reference, reference_condensation
 from tests.dream_core.reference_condensation import CondenseSettings, Inner, Outer, PlusOuter, SyntheticBatch
 from tests.dream_core.test_matching_against_reference import Replay, by_image
-from tests.dream_core.tiny import tiny_dataset
+from tests.dream_core.tiny import matching_loss, tiny_dataset
 
 CPU = torch.device("cpu")
 BASES = ("dc", "dsa", "dm", "idc")
@@ -569,13 +569,13 @@ def test_the_closest_of_all_images_whatever_their_cluster():
 @pytest.fixture
 def shown(monkeypatch):
     """What the objective was shown: (real, synthetic) of every class and step."""
-    batches, loss = [], Matching.loss
+    batches, match = [], Matching.match
 
     def spy(self, real, synthetic, label):
         batches.append((real, synthetic.detach()))
-        return loss(self, real, synthetic, label)
+        return match(self, real, synthetic, label)
 
-    monkeypatch.setattr(Matching, "loss", spy)
+    monkeypatch.setattr(Matching, "match", spy)
     return batches
 
 
@@ -669,9 +669,9 @@ def test_repeating_a_batch_changes_nothing(objective, matched):
     real, synthetic = torch.randn(4, 3, 8, 8), torch.randn(2, 3, 8, 8)
     for metric in DISTANCES:
         find = Matching(network, objective, metric, matched)
-        once = find.loss(real, synthetic, 1)
-        torch.testing.assert_close(find.loss(real, torch.cat([synthetic] * 3), 1), once)
-        torch.testing.assert_close(find.loss(torch.cat([real] * 2), synthetic, 1), once)
+        once = matching_loss(find, real, synthetic, 1)
+        torch.testing.assert_close(matching_loss(find, real, torch.cat([synthetic] * 3), 1), once)
+        torch.testing.assert_close(matching_loss(find, torch.cat([real] * 2), synthetic, 1), once)
         assert once > 0.01
 
 
@@ -831,12 +831,12 @@ def test_dm_is_the_squared_distance_of_mean_features():
     find = Matching(network, "feature", "mse", "convolutions")
     real, synthetic = torch.randn(4, 3, 8, 8), torch.randn(2, 3, 8, 8)
     with torch.no_grad():
-        loss = find.loss(real, synthetic, 1)
+        loss = matching_loss(find, real, synthetic, 1)
         a, b = (sum(network.embed(image[None])[0] for image in batch) / len(batch) for batch in (real, synthetic))
         assert loss.item() == pytest.approx(sum((x - y) ** 2 for x, y in zip(a.tolist(), b.tolist(), strict=True)))
-        assert find.loss(real, synthetic, 3) == loss  # whatever the class
+        assert matching_loss(find, real, synthetic, 3) == loss  # whatever the class
         network.classifier.weight.zero_()
-        assert find.loss(real, synthetic, 1) == loss
+        assert matching_loss(find, real, synthetic, 1) == loss
 
 
 @pytest.mark.parametrize(("method", "passes"), [("dc", 1), ("dsa", 1)])

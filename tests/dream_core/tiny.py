@@ -3,9 +3,11 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dream_core.datasets import Dataset
 from dream_core.datasets.store import fingerprint, from_counts
+from dream_core.objectives import Matching
 from dream_core.recipes import EvaluationRecipe, MatchingRecipe, Recipe, make_recipe
 
 # exact in float32 and float64 alike, so that comparisons at 1e-8 are of the algorithm and not of the constants
@@ -25,6 +27,12 @@ def tiny_dataset(channels: int = 3, size: int = 8, counts: tuple[int, ...] = (14
     train, test = split(counts), split((6,) * len(counts))
     names = tuple("abcdefgh"[: len(counts)])
     return Dataset("tiny", train, test, names, MEAN[:channels], STD[:channels], "none", fingerprint(train, test))
+
+
+def matching_loss(objective: Matching, real: Tensor, synthetic: Tensor, label: int) -> Tensor:
+    """The loss of two batches of a class, with a graph back to the synthetic one."""
+    labels = torch.tensor(label)
+    return objective.loss(objective.target(real, labels), synthetic, labels)
 
 
 OTHERS: dict[str, dict[str, Any]] = {
