@@ -40,8 +40,13 @@ COPY . .
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip --python /opt/requirements/bin/python install --no-deps --target /opt/dream .
 
+# The compiler is for torch.compile and Triton; Python's headers, which they want, come with its official images.
 FROM ${PYTHON_IMAGE} AS runtime
-RUN groupadd --gid 10001 dream \
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends g++ \
+ && rm -rf /var/lib/apt/lists/* \
+ && groupadd --gid 10001 dream \
  && useradd --uid 10001 --gid dream --home-dir /var/lib/dream --no-create-home --shell /usr/sbin/nologin dream \
  && install --directory --owner dream --group dream /var/lib/dream /data
 # What is compiled at run time is kept in the volume: nothing in /tmp may be executed, and it is lost.
@@ -70,14 +75,7 @@ LABEL org.opencontainers.image.title="dream-worker" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 
-# The compiler is for torch.compile and Triton; Python's headers, which they want, come with its official images.
 FROM runtime AS cuda
-USER 0
-# hadolint ignore=DL3008
-RUN apt-get update \
- && apt-get install --yes --no-install-recommends g++ \
- && rm -rf /var/lib/apt/lists/*
-USER 10001:10001
 ENV DREAM_DEVICE=cuda
 COPY --from=requirements-cuda /opt/requirements /opt/requirements
 COPY --from=project /opt/dream /opt/dream

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dream_core.computing import Computing
 from dream_core.datasets import Dataset
 from dream_core.errors import DreamError
 from dream_core.methods import Method, Progress
@@ -99,6 +100,11 @@ class Distillation:
     def step_number(self) -> int:
         """Steps done."""
         return self._method.step_number
+
+    @property
+    def computing(self) -> Computing:
+        """How networks are computed here."""
+        return self._method.computing
 
     def step(self) -> Progress:
         """Do one step. Raises Diverged where the loss is no longer finite."""

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from dream_core.datasets import Dataset, load_dataset
-from dream_core.distillation import choose_device
+from dream_core.distillation import Distillation, choose_device
 from dream_core.formats import Result, write_result
-from dream_core.recipes import EvaluationRecipe, Recipe, is_published, own_recipe
+from dream_core.recipes import Computed, EvaluationRecipe, Recipe, is_published, own_recipe
 from worker.checkpoint import CheckpointStore
 from worker.distilling import Distilling
 from worker.judging import Judging
@@ -26,6 +26,8 @@ from worker.stopping import Stopping
 _HOW_OFTEN = {
     name: EvaluationRecipe.model_fields[name].default for name in ("repeats", "baselines", "ceiling", "ceiling_epochs")
 }
+# Nor does how networks are computed.
+_BY_ROUNDING = {name: field.default for name, field in Computed.model_fields.items()}
 
 
 def run(job: Job, report: Reporter, stopping: Stopping) -> dict[str, Any]:
@@ -47,26 +49,24 @@ def run(job: Job, report: Reporter, stopping: Stopping) -> dict[str, Any]:
     except Interrupted:
         if not (stopping.for_good and distilling.losses):
             raise
-        raise Interrupted(keep_partial(job, distilling, dataset, device, report)) from None
+        raise Interrupted(keep_partial(job, distilling, dataset, report)) from None
 
     report.event("phase", phase="publishing")
     result = Result(
         distillation.synthetic, judging.training, job.recipe, dataset, distilling.curve(), evaluation,
-        baselines, provenance(job.job_id, device),
+        baselines, provenance(job.job_id, distillation),
     )  # fmt: skip
     write_result(result, job.output)
     return summary(job.recipe, evaluation, baselines, {"distil": distilling.seconds, "evaluate": judging.seconds})
 
 
-def keep_partial(
-    job: Job, distilling: Distilling, dataset: Dataset, device: torch.device, report: Reporter
-) -> dict[str, Any] | None:
+def keep_partial(job: Job, distilling: Distilling, dataset: Dataset, report: Reporter) -> dict[str, Any] | None:
     """Leave what there is of the set as a result; return its summary. A full disk costs it: None then."""
     distillation = distilling.distillation
     step, steps = distillation.step_number, job.recipe.steps
     result = Result(
         distillation.synthetic, distillation.training_set(), job.recipe, dataset, distilling.curve(), None,
-        {}, provenance(job.job_id, device), steps_done=step,
+        {}, provenance(job.job_id, distillation), steps_done=step,
     )  # fmt: skip
     try:
         write_result(result, job.output)
@@ -79,8 +79,9 @@ def keep_partial(
     return {"partial": True, "step": step, "steps": steps}
 
 
-def provenance(job_id: str, device: torch.device) -> dict[str, Any]:
+def provenance(job_id: str, distillation: Distillation) -> dict[str, Any]:
     """Where, when and with what a result was made."""
+    device, computing = distillation.device, distillation.computing
     on_gpu = device.type == "cuda"
     return {
         "job_id": job_id,
@@ -92,6 +93,8 @@ def provenance(job_id: str, device: torch.device) -> dict[str, Any]:
             "gpu": torch.cuda.get_device_name(device) if on_gpu else None,
             "python": platform.python_version(),
             "threads": torch.get_num_threads(),
+            "compiled": computing.compiled,
+            "convolutions": "bfloat16" if computing.bfloat16 else "float32",
         },
     }
 
@@ -116,7 +119,9 @@ def summary(
 def budget(recipe: Recipe) -> dict[str, Any]:
     """Steps and epochs, the recipe's own before anything was overridden, and whether the papers ran all of it so."""
     own = own_recipe(recipe)
-    as_published = {"evaluation": recipe.evaluation.model_copy(update=_HOW_OFTEN)}
+    as_published = {"evaluation": recipe.evaluation.model_copy(update=_HOW_OFTEN | _BY_ROUNDING)}
+    if isinstance(recipe, Computed):
+        as_published |= _BY_ROUNDING
     return {
         "steps": recipe.steps,
         "recipe_steps": own.steps,

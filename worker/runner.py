@@ -45,6 +45,8 @@ def main(workdir: Path) -> int:
     faulthandler.register(signal.SIGUSR1)
     keep_freed_memory()
     job, stopping = Job.read(workdir / "job.json"), Stopping(workdir)
+    if job.cache:  # by default what is compiled lies in /tmp, which later jobs may not find
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(job.cache / "inductor"))
     try:
         use_threads_for(job.recipe.image_size)
         stopping.listen(job.grace_s)

@@ -1,6 +1,7 @@
 """Measures one inner iteration by part: the loop of dream_core, then the plain one on the same images and draws."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,12 +10,15 @@ from torch import Tensor
 from benchmarks.inner_iteration.clock import Clock, Meter, Operations, convolution_peak, matrix_peak, peak_bytes
 from benchmarks.inner_iteration.plain import Plain, kmeans, representatives
 from dream_core.augmentation import augment
+from dream_core.computing import PLAIN
 from dream_core.datasets import Dataset
 from dream_core.evaluation import train_and_test
 from dream_core.images import to_unit
 from dream_core.methods.matching import MatchingLoop
+from dream_core.objectives import Matching
 from dream_core.randomness import derive, stream
 from dream_core.recipes import MatchingRecipe
+from dream_core.selection import embed
 from dream_core.training import DRAWS, fetcher
 
 OUTER, INNER = 0, 1
@@ -52,6 +56,9 @@ def measure(recipe: MatchingRecipe, dataset: Dataset, device: torch.device, amou
     recipe = recipe.model_copy(update={"init": "random"})  # which takes seconds less, and changes no other figure
     amount = replace(amount, classes=min(amount.classes, len(dataset.class_names)))
     loop = MatchingLoop(recipe, dataset, device, synchronize=True)
+    clock = Clock(device)
+    with clock("first"):
+        first_of_everything(loop)
     plain = Plain(recipe, dataset, list(loop.network.parameters()), loop.synthetic.images)
     fast = measure_loop(loop, amount)
     reference = measure_plain(plain, fast.chosen, amount)
@@ -68,6 +75,8 @@ def measure(recipe: MatchingRecipe, dataset: Dataset, device: torch.device, amou
             for part, count in operations.items()
             if part in reference.seconds
         },
+        "computing": {"compiled": loop.computing.compiled, "bfloat16": loop.computing.bfloat16},
+        "first_s": clock.seconds["first"],
         "seconds": fast.seconds,
         "reference_seconds": reference.seconds,
         "peak_bytes": fast.peak_bytes,
@@ -119,6 +128,17 @@ def minibatches(recipe: MatchingRecipe) -> int:
 # ---------------------------------------------------------------- the loop of dream_core
 
 
+def first_of_everything(loop: MatchingLoop) -> None:
+    """Do all that will be timed once, as compiling takes seconds. Changes nothing that the loop remembers."""
+    recipe = loop.recipe
+    few = loop.dataset.train.images[:1]
+    match_by_part(loop, 0, torch.arange(min(recipe.batch_real, *loop.dataset.train.counts)), Clock(loop.device))
+    embed(loop.network, few, recipe.embedding_chunk, loop.device, None, loop.computing)
+    inputs, _ = fetcher(loop.dataset.train, loop.normalize, loop.device)(loop.batches[0])
+    loop.logits(inputs).sum().backward()
+    loop.network.zero_grad()
+
+
 def measure_loop(loop: MatchingLoop, amount: Amount) -> Side:
     """All parts of the loop, and those of matching and of the network's training once more one by one."""
     seconds: dict[str, float] = {}
@@ -150,15 +170,14 @@ def measure_loop(loop: MatchingLoop, amount: Amount) -> Side:
 
 def match_by_part(loop: MatchingLoop, label: int, chosen: Tensor, meter: Meter) -> None:
     """What `match_class` does, in pieces."""
-    stored = loop.image_sgd.at_turn(label)
+    objective, stored, labels = loop.objective, loop.image_sgd.at_turn(label), torch.tensor(label, device=loop.device)
     with meter("inputs"):
         real, synthetic = loop.inputs(label, chosen, stored, OUTER, INNER)
     with meter("real gradient"):
-        target = loop.objective.describe(real, label, keep_graph=False)
-    with meter("synthetic gradient"):
-        matched = loop.objective.describe(synthetic, label, keep_graph=True)
-    with meter("double backward"):
-        torch.autograd.grad(loop.objective.distance(target, matched), stored)
+        target = objective.computing.run(Matching.target, objective, real, labels)
+    with meter("image step"):
+        _, pull = objective.computing.run(Matching.pull, objective, synthetic, labels, target)
+        torch.autograd.grad(synthetic, stored, pull)
 
 
 def network_inputs(loop: MatchingLoop, number: int) -> None:
@@ -172,7 +191,8 @@ def network_inputs(loop: MatchingLoop, number: int) -> None:
 
 def evaluation_epochs(loop: MatchingLoop, count: int, clock: Clock) -> None:
     """The first epochs of an evaluation, without its look at the test set."""
-    judged = loop.recipe.evaluation.model_copy(update={"tests": 1})
+    how = "on" if loop.computing.compiled else "off"  # so few epochs would not be worth compiling
+    judged = loop.recipe.evaluation.model_copy(update={"tests": 1, "compiled": how})
     passes = train_and_test(loop.training_set(), loop.dataset, judged, 0, ("bench",), loop.device, count + 1)
     for _ in range(count):
         with clock("evaluation epoch"):
@@ -182,13 +202,15 @@ def evaluation_epochs(loop: MatchingLoop, count: int, clock: Clock) -> None:
 def count_operations(loop: MatchingLoop, chosen: Tensor) -> dict[str, int]:
     """Floating-point operations of the parts that have any, for a whole inner iteration."""
     recipe, operations = loop.recipe, Operations()
+    loop.computing = loop.objective.computing = PLAIN  # the same operations, where they can be counted
+    loop.logits = partial(PLAIN.logits, loop.network)
     match_by_part(loop, 0, chosen, operations)
     some = to_unit(loop.dataset.train.of_class(0)[:8], loop.device)
     with operations("embedding"), torch.no_grad():
         loop.network.embed(some)
     with operations("network"):
         loop.train_on_real(1)
-    of_class = {part: operations.counted[part] for part in ("real gradient", "synthetic gradient", "double backward")}
+    of_class = {part: operations.counted[part] for part in ("real gradient", "image step")}
     counted = {part: count * loop.classes for part, count in of_class.items()}
     counted["matching"] = sum(counted.values())
     counted["embedding"] = operations.counted["embedding"] * len(loop.dataset.train) // len(some)

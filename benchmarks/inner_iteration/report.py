@@ -13,8 +13,7 @@ ROWS = {
     "matching": "matching",
     "inputs": "– inputs: fetching, decoding, augmentation",
     "real gradient": "– real gradient",
-    "synthetic gradient": "– synthetic gradient",
-    "double backward": "– backward to the pixels",
+    "image step": "– synthetic gradient, and backward to the pixels",
     "network": "network",
     "network's inputs": "– inputs: fetching, augmentation",
     "embedding": "embedding, when due",
@@ -64,7 +63,9 @@ def section(result: Result) -> Iterator[str]:
     yield (
         f"{result['machine']}; {result['images']}. Measured: {result['measured']}. Other processes kept "
         f"{result['others_cores']} cores busy meanwhile. The machine's most: {peaks['matrix']:.0f} GFLOP/s for "
-        f"matrices, {peaks['convolution']:.0f} for the network's widest convolution.\n"
+        f"matrices, {peaks['convolution']:.0f} for the network's widest convolution, both in float32. The loop: "
+        f"{how(result['computing'])}; doing everything once before, compiling included, took {result['first_s']:.0f} "
+        "s.\n"
     )
     head = ("part", "s", "plain s", "ratio", "GFLOP/s", "of matrix peak", "of convolution peak")
     for line in (head, ["---"] * len(head)):
@@ -82,6 +83,12 @@ def section(result: Result) -> Iterator[str]:
         f"the pixels' gradient and {agreed['weights_difference']:.0e} of the trained network; "
         f"{agreed['same_representatives']:.0%} of the representatives are the same.\n"
     )
+
+
+def how(computing: dict[str, bool]) -> str:
+    """In words."""
+    compiled = "compiled" if computing["compiled"] else "not compiled"
+    return f"{compiled}, convolutions in {'bfloat16' if computing['bfloat16'] else 'float32'}"
 
 
 def _beside(plain: float | None, fast: float) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from dream_core.computing import Computing
 from dream_core.subject import TrainingSet
 from dream_core.synthetic import SyntheticSet
 
@@ -31,6 +32,7 @@ class Method(Protocol):
 
     synthetic: SyntheticSet
     step_number: int
+    computing: Computing
 
     def step(self) -> Progress:
         """Do one step. Raises Diverged where the loss is no longer finite."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dream_core import networks
 from dream_core.clustering import choose_engine
+from dream_core.computing import PLAIN
 from dream_core.datasets import Dataset
 from dream_core.images import Normalize, to_unit
 from dream_core.methods import Progress
@@ -63,6 +64,8 @@ def k_center(features: Tensor, count: int, first: int) -> list[int]:
 
 class Coreset:
     """An epoch of the network whose features are used at a time, then one step that chooses."""
+
+    computing = PLAIN
 
     def __init__(
         self,

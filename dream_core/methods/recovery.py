@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dream_core import loader, networks
 from dream_core.cache import NetworkCache
+from dream_core.computing import PLAIN
 from dream_core.datasets import Dataset
 from dream_core.errors import Diverged
 from dream_core.images import Normalize, to_unit
@@ -49,6 +50,8 @@ _BATCH = 256
 
 class Recovery:
     """The three stages above: an epoch of the teacher, a step of one image per class, an epoch of labels at a time."""
+
+    computing = PLAIN
 
     def __init__(
         self,

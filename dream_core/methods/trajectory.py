@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dream_core.augmentation import augment, draw_one
+from dream_core.computing import PLAIN
 from dream_core.datasets import Dataset, random_of_each
 from dream_core.errors import Diverged
 from dream_core.images import Normalize, Transform, Zca, to_unit
@@ -33,6 +34,8 @@ _LEAST_STEP_SIZE = 1e-6
 
 class TrajectoryMatching:
     """The loop above: an epoch of an expert at a time, then an iteration at a time."""
+
+    computing = PLAIN
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dream_core import networks
+from dream_core.computing import PLAIN
 from dream_core.datasets import Dataset
 from dream_core.errors import Diverged
 from dream_core.images import Normalize
@@ -35,6 +36,8 @@ _MARGIN = 4
 
 class Unrolled:
     """The loop above, one iteration at a time."""
+
+    computing = PLAIN
 
     def __init__(
         self,
