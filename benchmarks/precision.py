@@ -1,11 +1,12 @@
 """Whether compiled functions and bfloat16 cost accuracy: the same run plainly and fast, judged alike.
 
-    python benchmarks/precision.py                           # CIFAR-10 and MNIST, one image per class: two hours
+    python benchmarks/precision.py                           # CIFAR-10 and MNIST, one image per class: an hour
     python benchmarks/precision.py --dataset mnist --steps 20
 
-Every run starts from the same seed, does `--steps` inner iterations at the published settings, and is judged by
-`--networks` networks, computed plainly. The set of the plain run is judged by fast networks, too. Each run has a
-process of its own and is kept as JSON in results/precision/; what is kept is not run again.
+Every run starts from the same seed, does `--steps` inner iterations at the published settings on the first
+`--per-class` images of each class, and is judged by `--networks` networks of `--epochs` passes, computed plainly. The
+set of the plain run is judged by fast networks, too. Each run has a process of its own and is kept as JSON in
+results/precision/; what is kept is not run again.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -26,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, only this fil
 
 from benchmarks.first_steps import machine
 from dream_core.datasets import Dataset, load_dataset
+from dream_core.datasets.store import from_counts
 from dream_core.distillation import Distillation
 from dream_core.evaluation import train_and_test
 from dream_core.host import keep_freed_memory
@@ -51,13 +54,11 @@ def main() -> None:
     for dataset in options.dataset:
         for way in options.way:
             if not kept(options, dataset, way).exists():
-                same = ["--steps", str(options.steps), "--networks", str(options.networks), "--seed", str(options.seed)]
-                there = ["--data-dir", str(options.data_dir), "--results", str(options.results)]
-                only = ["--dataset", dataset, "--way", way, "--here"]
                 if options.here:
                     run(options, dataset, way)
-                else:
-                    subprocess.run([sys.executable, __file__, *same, *there, *only], check=True)
+                else:  # argparse takes the last of two
+                    only = ["--dataset", dataset, "--way", way, "--here"]
+                    subprocess.run([sys.executable, __file__, *sys.argv[1:], *only], check=True)
     if not options.here:
         results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.results.glob("*.json"))]
         told = "\n".join(markdown(results))
@@ -68,8 +69,9 @@ def main() -> None:
 def run(options: argparse.Namespace, name: str, way: str) -> None:
     """Distil in a way, judge, and keep what was found."""
     keep_freed_memory()
-    dataset = load_dataset(name, options.data_dir)
-    recipe = make_recipe("dream", name, options.ipc, options.seed, WAYS[way] | {"outer_iterations": 1})
+    dataset = cut(load_dataset(name, options.data_dir), options.per_class)
+    judging = {"epochs": options.epochs}
+    recipe = make_recipe("dream", name, options.ipc, options.seed, WAYS[way] | {"outer_iterations": 1}, judging)
     distillation, losses, start = Distillation(recipe, dataset, "cpu"), [], time.perf_counter()
     for progress in distillation:
         losses.append(progress.loss)
@@ -83,11 +85,21 @@ def run(options: argparse.Namespace, name: str, way: str) -> None:
         evaluation = recipe.evaluation.model_copy(update=WAYS[judge])
         judged[judge] = list(accuracies(distillation, dataset, evaluation, options))
         log.info("%s %s, judged %s: %s", name, way, judge, judged[judge])
-    about = {"dataset": name, "ipc": options.ipc, "way": way, "steps": len(losses), "seed": options.seed}
+    about = {
+        "dataset": name, "per_class": options.per_class, "ipc": options.ipc, "way": way, "steps": len(losses),
+        "seed": options.seed, "epochs": options.epochs,
+    }  # fmt: skip
     found = {"seconds": seconds, "losses": losses, "accuracies": judged, "machine": machine(torch.device("cpu"))}
     options.results.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(about | found | {"epochs": recipe.evaluation.epochs}, indent=2)
+    text = json.dumps(about | found, indent=2)
     kept(options, name, way).write_text(text + "\n", encoding="utf-8")
+
+
+def cut(dataset: Dataset, per_class: int) -> Dataset:
+    """The dataset with the first training images of each class alone."""
+    counts = [min(count, per_class) for count in dataset.train.counts]
+    images = torch.cat([dataset.train.of_class(label)[:count] for label, count in enumerate(counts)])
+    return replace(dataset, train=from_counts(images, counts))
 
 
 def accuracies(
@@ -122,7 +134,12 @@ def markdown(results: list[Result]) -> Iterator[str]:
             )  # fmt: skip
             yield f"| {' | '.join(map(str, cells))} |"
     yield "\nSeconds are of the distillation, compiling included, on a machine that others used meanwhile.\n"
-    yield from sorted({f"{one['machine']}, {one['epochs']} epochs of judging." for one in results})
+    yield from sorted(
+        {
+            f"{one['machine']}; {one['per_class']} images of each class, {one['epochs']} epochs of judging."
+            for one in results
+        }
+    )
 
 
 def arguments() -> argparse.Namespace:
@@ -132,7 +149,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--way", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--ipc", type=int, default=1)
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--per-class", type=int, default=1000)
     parser.add_argument("--networks", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--here", action="store_true", help="in this process, and without the table")
     parser.add_argument("--results", type=Path, default=RESULTS)
