@@ -108,6 +108,10 @@ class MatchingRecipe(ClusteringRecipe, frozen=True):
     def real_images_to_start(self) -> int:
         return 0 if self.init == "noise" else self.ipc * self.factor**2
 
+    @property
+    def indivisible(self) -> str:
+        return "batch normalisation mixes classes, set norm to another" if self.norm == "batch" else ""
+
     def problems(self) -> list[tuple[str, str]]:
         found = []
         if self.image_size // self.factor < 2:
