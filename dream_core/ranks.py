@@ -94,7 +94,7 @@ def joined(rank: int, count: int, meeting: Path, device: torch.device) -> Iterat
     if on_gpu:
         torch.cuda.set_device(device)
     backends = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-    store = dist.FileStore(str(meeting), count)
+    store = dist.FileStore(str(meeting), count)  # pyright: ignore[reportPrivateImportUsage]
     dist.init_process_group(backends, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
     try:
         yield Ranks(rank, count)
