@@ -14,7 +14,7 @@ import torch
 from dream_core.datasets import Dataset, load_dataset
 from dream_core.distillation import choose_devices
 from dream_core.formats import Result, write_result
-from dream_core.recipes import EvaluationRecipe, Recipe, is_published, own_recipe
+from dream_core.recipes import EvaluationRecipe, Recipe, check_divides, is_published, own_recipe
 from worker.checkpoint import CheckpointStore
 from worker.distilling import Distilling
 from worker.judging import Judging
@@ -39,6 +39,7 @@ def run(job: Job, report: Reporter, stopping: Stopping) -> dict[str, Any]:
     device = devices[0]
     report.event("phase", phase="loading")
     dataset = load_dataset(job.recipe.dataset, job.data_dir, job.recipe.image_size, job.download)
+    check_divides(job.recipe, job.gpus, len(dataset.class_names))
     checkpoints = CheckpointStore(job.checkpoints, job.recipe, dataset.fingerprint, report.warning)
     distilling: Distilling | None = None
     try:
