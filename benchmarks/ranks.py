@@ -12,6 +12,9 @@ Matching and clustering are divided by class; the training of the network betwee
 does all of it. So with n ranks an iteration takes at best what the network takes and the largest share of the classes:
 the bound is computed from what the parts take in the run with one rank.
 
+Where other processes keep cores busy, which the table says, the seconds say little. `CPU` are the seconds that the
+busiest rank computed in, and their speed-up is what there would be if every rank had a core to itself.
+
 The latest row per number of ranks is kept in results/ranks. The exit code is 1 if the images are not those of one rank.
 """
 
@@ -33,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, only this fil
 
 import torch
 
+from benchmarks.load.cores import busy_seconds
 from benchmarks.machine import processor
 from dream_core.datasets import load_dataset
 from dream_core.distillation import Distillation, choose_device
@@ -43,8 +47,8 @@ from dream_core.recipes import MatchingRecipe, make_recipe
 RESULTS = Path(__file__).parent / "results" / "ranks"
 DATASET, METHOD, IPC, CLASSES = "cifar10", "dream", 10, 10
 DIVIDED = ("matching", "embedding", "kmeans")
-HEAD = ("ranks", "s per iteration", "speed-up", "bound", "matching", "clustering", "network", "rest", "same bytes",
-        "load before")  # fmt: skip
+HEAD = ("ranks", "s per iteration", "speed-up", "CPU", "speed-up", "bound", "matching", "clustering", "network", "rest",
+        "same bytes", "cores that others kept busy")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,10 @@ class Row:
     ranks: int
     settings: dict[str, Any]
     """What was not as published."""
+    iterations: int
     iteration: float
+    cpu: float
+    """Of an iteration, on the CPU: the busiest rank's."""
     matching: float
     clustering: float
     """Embedding and k-means, when they are due."""
@@ -63,13 +70,14 @@ class Row:
     """Of an iteration: the pixels' step, gathering, waiting for other ranks."""
     images: str
     """The SHA-256 of the images after the last iteration; the same on every rank."""
-    load_before: float
+    others_busy: float
+    """Cores, on average."""
     at: str
 
 
 def measure(count: int, settings: dict[str, Any], iterations: int, device: str, data_dir: Path) -> Row:
     """Run some iterations with so many ranks."""
-    load = os.getloadavg()[0]
+    start, busy, ours = time.perf_counter(), busy_seconds(), sum(os.times()[:4])
     recipe = make_recipe(METHOD, DATASET, IPC, 0, {"init": "random"} | settings)
     assert isinstance(recipe, MatchingRecipe)
     processes = multiprocessing.get_context("spawn")
@@ -83,10 +91,12 @@ def measure(count: int, settings: dict[str, Any], iterations: int, device: str, 
         if any(rank.exitcode for rank in ranks):
             raise RuntimeError(f"ranks ended with {[rank.exitcode for rank in ranks]}")
         found = [json.loads((Path(place) / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(count)]
+    others = (busy_seconds() - busy - sum(os.times()[:4]) + ours) / (time.perf_counter() - start)
     images = {each["images"] for each in found}
     if len(images) > 1:
         raise RuntimeError("the ranks do not have the same images")
-    return as_row(count, settings, found[0]["steps"], recipe.interval, images.pop(), load)
+    cpu = max(_average([step["cpu"] for step in each["steps"]], recipe.interval) for each in found)
+    return as_row(count, settings, found[0]["steps"], recipe.interval, cpu, images.pop(), max(0.0, others))
 
 
 def run(
@@ -102,26 +112,38 @@ def run(
         distillation = Distillation(recipe, dataset, chosen, synchronize=True, ranks=ranks)
         steps = []
         for _ in range(iterations):
-            start = time.perf_counter()
+            start, computed = time.perf_counter(), time.process_time()
             seconds = distillation.step().seconds
-            steps.append(seconds | {"all": time.perf_counter() - start})
+            steps.append(seconds | {"all": time.perf_counter() - start, "cpu": time.process_time() - computed})
         digest = hashlib.sha256(distillation.synthetic.images.cpu().numpy().tobytes()).hexdigest()
     (place / f"{rank}.json").write_text(json.dumps({"steps": steps, "images": digest}), encoding="utf-8")
 
 
+def _average(seconds: list[float], interval: int) -> float:
+    """Of an iteration, where the first of those measured clusters and the fastest of the others counts."""
+    return min(seconds[1:]) + max(0.0, seconds[0] - min(seconds[1:])) / interval
+
+
 def as_row(
-    count: int, settings: dict[str, Any], steps: list[dict[str, float]], interval: int, images: str, load: float
+    count: int,
+    settings: dict[str, Any],
+    steps: list[dict[str, float]],
+    interval: int,
+    cpu: float,
+    images: str,
+    others_busy: float,
 ) -> Row:
-    """Of the steps, the first clusters. The others are taken at their fastest, as is usual on a machine of others."""
-    first, *others = steps
-    fastest = min(others, key=lambda step: step["all"])
-    clustering = first["embedding"] + first["kmeans"]
-    waited = max(0.0, first["all"] - clustering - fastest["all"])  # of a step that clusters, for slower ranks
-    iteration = fastest["all"] + (clustering + waited) / interval
+    """Of the steps of rank 0."""
+    iteration, clustering = (
+        _average([step["all"] for step in steps], interval),
+        steps[0]["embedding"] + steps[0]["kmeans"],
+    )
+    fastest = min(steps[1:], key=lambda step: step["all"])
     matching, network = fastest["matching"], fastest["network"]
     rest = iteration - matching - network - clustering / interval
-    figures = (round(value, 3) for value in (iteration, matching, clustering, network, rest))
-    return Row(count, settings, *figures, images, round(load, 1), datetime.now(UTC).isoformat(timespec="seconds"))
+    figures = (round(value, 3) for value in (iteration, cpu, matching, clustering, network, rest))
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return Row(count, settings, len(steps), *figures, images, round(others_busy, 2), now)
 
 
 def bound(alone: Row, ranks: int, interval: int) -> float:
@@ -150,11 +172,13 @@ def table(rows: list[Row]) -> str:
     lines: list[tuple[str, ...]] = [HEAD, ("--:",) * len(HEAD)]
     for row in rows:
         interval = make_recipe(METHOD, DATASET, IPC, 0, row.settings).model_dump()["interval"]
-        speed = f"{alone.iteration / row.iteration:.2f}" if alone else "–"
+        wall = f"{alone.iteration / row.iteration:.2f}" if alone else "–"
+        cpu = f"{alone.cpu / row.cpu:.2f}" if alone else "–"
         most = f"{bound(alone, row.ranks, interval):.2f}" if alone else "–"
         same = ("yes" if row.images == alone.images else "NO") if alone else "–"
         parts = (f"{value:.2f}" for value in (row.matching, row.clustering, row.network, row.rest))
-        lines.append((str(row.ranks), f"{row.iteration:.2f}", speed, most, *parts, same, f"{row.load_before:.1f}"))
+        figures = (str(row.ranks), f"{row.iteration:.2f}", wall, f"{row.cpu:.2f}", cpu, most)
+        lines.append((*figures, *parts, same, f"{row.others_busy:.1f}"))
     shown = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     changed = ", ".join(f"{name} {value}" for name, value in rows[0].settings.items())
     told = f"{DATASET}, {METHOD}, {IPC} images per class{', ' + changed if changed else ''}; a thread for each rank"
