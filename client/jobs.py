@@ -37,15 +37,16 @@ class Jobs:
         metadata: dict[str, str] | None = None,
         max_runtime_s: int | None = None,
         priority: Priority = "normal",
+        gpus: int = 1,
         idempotency_key: str | None = None,
     ) -> Job:
-        """Submit a distillation. `params` and `evaluation` override the published recipe.
+        """Submit a distillation. `params` and `evaluation` override the published recipe. `gpus` devices share the job.
 
         A request whose answer is lost is sent again under the same `idempotency_key` (by default one of its own), and
         makes no second job. Raises `ValidationFailed`, whose `errors` names every field that is wrong,
         `DatasetMissing`, or `QuotaExceeded`.
         """
-        body = _body(dataset, method, ipc, seed, params, evaluation, name, metadata, max_runtime_s, priority)
+        body = _body(dataset, method, ipc, seed, params, evaluation, name, metadata, max_runtime_s, priority, gpus)
         return self._submit("/v1/jobs", body, idempotency_key)
 
     def estimate(
@@ -236,6 +237,7 @@ def _body(
     metadata: dict[str, str] | None,
     max_runtime_s: int | None,
     priority: str,
+    gpus: int = 1,
 ) -> dict[str, Any]:
     """What is sent to submit a job, or to estimate one."""
     spec = {
@@ -245,6 +247,6 @@ def _body(
         "seed": seed,
         "params": params or {},
         "evaluation": evaluation or {},
-        "resources": {"max_runtime_s": max_runtime_s},
+        "resources": {"max_runtime_s": max_runtime_s, "gpus": gpus},
     }
     return {"spec": spec, "name": name, "metadata": metadata or {}, "priority": priority}

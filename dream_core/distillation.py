@@ -6,6 +6,7 @@ for progress in distillation:
 images, labels = distillation.synthetic.decoded()
 """
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,13 +15,14 @@ from torch import Tensor
 
 from dream_core.computing import Computing
 from dream_core.datasets import Dataset
-from dream_core.errors import DreamError
+from dream_core.errors import DevicesMissing, DreamError
 from dream_core.methods import Method, Progress
 from dream_core.methods.coresets import Coreset
 from dream_core.methods.matching import MatchingLoop
 from dream_core.methods.recovery import Recovery
 from dream_core.methods.trajectory import TrajectoryMatching
 from dream_core.methods.unrolled import Unrolled
+from dream_core.ranks import ALONE, Ranks
 from dream_core.recipes import (
     CoresetRecipe,
     MatchingRecipe,
@@ -28,6 +30,7 @@ from dream_core.recipes import (
     RecoveryRecipe,
     TrajectoryRecipe,
     UnrolledRecipe,
+    check_divides,
     check_fits,
 )
 from dream_core.subject import TrainingSet
@@ -60,6 +63,29 @@ def choose_device(device: str = "auto") -> torch.device:
     return chosen
 
 
+def choose_devices(device: str, count: int) -> list[torch.device]:
+    """As many devices of that kind, one for each rank of a run: CUDA devices, or the CPU with at most a rank a core.
+
+    Raises DevicesMissing where there are not as many here.
+    """
+    first = choose_device(device)
+    if count == 1:
+        return [first]
+    if first.type == "cuda" and first.index is None:
+        if count > torch.cuda.device_count():
+            raise DevicesMissing(
+                f"{count} GPUs are wanted, and PyTorch sees {torch.cuda.device_count()} here; ask for fewer"
+            )
+        return [torch.device("cuda", number) for number in range(count)]
+    if first.type == "cpu":
+        if count > (cores := os.cpu_count() or 1):
+            raise DevicesMissing(
+                f"{count} devices are wanted, and there is no GPU and {cores} cores here; ask for fewer"
+            )
+        return [first] * count
+    raise DevicesMissing(f"{count} devices are wanted, and only {device} may be used here; let it be auto, cuda or cpu")
+
+
 class Distillation:
     """A run of a recipe on a dataset that can be stepped through, saved after any step, and resumed.
 
@@ -73,8 +99,10 @@ class Distillation:
         synchronize: wait for a GPU when timing the parts of a step (for benchmarks; slows the run).
         cache: where networks trained beforehand (MTT's experts, SRe2L's teacher) are kept for later runs of the same
             settings; None keeps them for this run alone.
+        ranks: the processes that share the run. Each makes a Distillation of the same recipe, dataset and state, does
+            all of its steps, and has the whole result.
 
-    Raises InvalidRecipe where the dataset as loaded is too small for the recipe.
+    Raises InvalidRecipe where the dataset as loaded is too small for the recipe, or ranks cannot share it.
     """
 
     def __init__(
@@ -85,11 +113,14 @@ class Distillation:
         state: dict[str, Tensor] | None = None,
         synchronize: bool = False,
         cache: Path | None = None,
+        ranks: Ranks = ALONE,
     ):
         check_fits(recipe, min(dataset.train.counts))
+        check_divides(recipe, ranks.count, len(dataset.class_names))
         self.recipe = recipe
         self.device = device if isinstance(device, torch.device) else choose_device(device)
-        self._method = _METHODS[type(recipe)](recipe, dataset, self.device, state, synchronize, cache)
+        shared = {"ranks": ranks} if ranks.count > 1 else {}
+        self._method = _METHODS[type(recipe)](recipe, dataset, self.device, state, synchronize, cache, **shared)
 
     @property
     def synthetic(self) -> SyntheticSet:

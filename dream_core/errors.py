@@ -29,6 +29,12 @@ class DatasetInvalid(DreamError):
     code = "DATASET_INVALID"
 
 
+class DevicesMissing(DreamError):
+    """A run wants more devices than are here."""
+
+    code = "DEVICES_MISSING"
+
+
 class Diverged(DreamError):
     """A loss or a pixel is no longer finite."""
 

@@ -15,6 +15,7 @@ from dream_core.datasets import LabeledImages
 from dream_core.images import Normalize, to_unit
 from dream_core.networks import Embedding
 from dream_core.randomness import Shuffle, derive, stream
+from dream_core.ranks import Ranks
 from dream_core.recipes import ClusteringRecipe, MatchingRecipe
 from dream_core.timing import Stopwatch
 
@@ -26,6 +27,10 @@ class Selection(Protocol):
 
     def batch(self, label: int, network: Embedding, outer: int, inner: int) -> Tensor:
         """Indices within the class: int64, at most [batch_real]."""
+        ...
+
+    def share(self, ranks: Ranks, outer: int, inner: int) -> None:
+        """Know what other ranks chose for their classes in this inner iteration, where later ones depend on it."""
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -45,6 +50,9 @@ def make_selection(recipe: MatchingRecipe, train: LabeledImages, representatives
 
 
 class _Stateless:
+    def share(self, ranks: Ranks, outer: int, inner: int) -> None:
+        pass
+
     def state_dict(self) -> dict[str, Tensor]:
         return {}
 
@@ -90,11 +98,20 @@ class RepresentativeSelection:
         self.chosen: dict[int, Tensor] = {}
 
     def batch(self, label: int, network: Embedding, outer: int, inner: int) -> Tensor:
-        passed = inner if self.per_outer >= self.interval else outer * self.per_outer + inner
-        if passed % self.interval == 0:
+        if self._due(outer, inner):
             key = ("cluster", outer, inner, label)
             self.chosen[label] = self.representatives(self.train.of_class(label), network, self.count, key)
         return self.chosen[label]
+
+    def share(self, ranks: Ranks, outer: int, inner: int) -> None:
+        if self._due(outer, inner):
+            classes = self.train.classes
+            mine = [self.chosen[label] for label in ranks.own(classes)]
+            self.chosen = dict(enumerate(ranks.gather(mine, classes)))
+
+    def _due(self, outer: int, inner: int) -> bool:
+        passed = inner if self.per_outer >= self.interval else outer * self.per_outer + inner
+        return passed % self.interval == 0
 
     def state_dict(self) -> dict[str, Tensor]:
         return {str(label): indices for label, indices in self.chosen.items()}

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt
 
-from dream_core.catalog import FOLDER_PREFIX, is_folder
+from dream_core.catalog import FOLDER_PREFIX, find_dataset, is_folder
 from dream_core.errors import InvalidRecipe
-from dream_core.recipes import Recipe, make_recipe
+from dream_core.recipes import Recipe, check_divides, make_recipe
 
 MONTH_S = 30 * 24 * 3600
 
@@ -29,9 +29,15 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+MOST_GPUS = 16
+
+
 class Resources(_Strict):
     """What a job may use up."""
 
+    gpus: Annotated[StrictInt, Field(ge=1, le=MOST_GPUS)] = 1
+    """Devices that share the job, each with classes of its own: GPUs of one worker, or where it has none its cores. The
+    result has the same bytes."""
     max_runtime_s: Annotated[StrictInt, Field(ge=1, le=MONTH_S)] | None = None
     """Seconds that one attempt may run; none means no limit."""
 
@@ -54,7 +60,10 @@ class JobSpec(_Strict):
     def resolve(self) -> Recipe:
         """The complete recipe. Raises InvalidRecipe, naming every field that is wrong."""
         check_folder(self.dataset)
-        return make_recipe(self.method, self.dataset, self.ipc, self.seed, self.params, self.evaluation)
+        recipe = make_recipe(self.method, self.dataset, self.ipc, self.seed, self.params, self.evaluation)
+        facts = find_dataset(self.dataset)
+        check_divides(recipe, self.resources.gpus, facts.classes if facts else None)
+        return recipe
 
 
 def check_folder(dataset: str) -> None:

@@ -14,6 +14,7 @@ DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", help="Where the real images are.", show_default="DREAM_DATA_DIR")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+GpusOption = Annotated[int, typer.Option("--gpus", min=1, help="Devices that share the work; without GPUs, cores.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.", show_default=False)]
 
 
@@ -27,6 +28,7 @@ def run(
     data_dir: DataDirOption = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the dataset where it is missing.")] = False,
     device: DeviceOption = "auto",
+    gpus: GpusOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Distil here, without a service. Interrupted, the same command goes on where it stopped."""
@@ -34,9 +36,10 @@ def run(
     from jobs.settings import get_settings
     from worker import local
 
-    recipe = local.recipe_for(method, dataset, ipc, seed, *parse_settings(settings or []))
+    recipe = local.recipe_for(method, dataset, ipc, seed, *parse_settings(settings or []), gpus)
     data_dir, cache = data_dir or get_settings().data_dir, get_settings().cache
-    raise typer.Exit(local.run(local.Run(recipe, output.absolute(), data_dir, download, device, cache), as_json))
+    job = local.Run(recipe, output.absolute(), data_dir, download, device, cache, gpus)
+    raise typer.Exit(local.run(job, as_json))
 
 
 def evaluate(

@@ -9,6 +9,7 @@ from dream_core.datasets import Dataset
 from dream_core.distillation import Distillation
 from dream_core.errors import Diverged
 from dream_core.methods import Progress
+from dream_core.ranks import ALONE, Ranks
 from worker.cadence import Cadence
 from worker.checkpoint import Checkpoint, CheckpointStore
 from worker.order import Job
@@ -30,6 +31,7 @@ class Distilling:
         checkpoints: CheckpointStore,
         report: Reporter,
         stopping: Callable[[], bool],
+        ranks: Ranks = ALONE,
     ):
         self.checkpoints, self.report, self.stopping = checkpoints, report, stopping
         saved = self._saved(job)
@@ -40,7 +42,8 @@ class Distilling:
             self.losses = dict(zip(steps, losses, strict=True))
         self.seconds = saved.seconds if saved else 0.0
         self.phase: str | None = None
-        self.distillation = Distillation(job.recipe, dataset, device, state=saved and saved.tensors, cache=job.cache)
+        state = saved.tensors if saved else None
+        self.distillation = Distillation(job.recipe, dataset, device, state, cache=job.cache, ranks=ranks)
         self.previews = Previews(job.previews, report)
         self._cadence = Cadence(job.checkpoint_interval_s)
 

@@ -18,7 +18,7 @@ from client.errors import ClientError
 from client.resources import Event, Job
 from client.watching import View, line_printer, screen
 from dream_core.errors import DreamError, InvalidRecipe
-from dream_core.recipes import OF_THE_SPEC, Recipe, make_recipe
+from dream_core.recipes import OF_THE_SPEC, Recipe, check_divides, make_recipe
 from jobs.processes import Process, signal_group, spawn
 
 _POLL_S = 0.1
@@ -34,6 +34,7 @@ class Run:
     download: bool
     device: str
     cache: Path
+    gpus: int = 1
 
     @property
     def workdir(self) -> Path:
@@ -77,7 +78,8 @@ class Run:
             "checkpoints": self.workdir / "checkpoints",
             "output": self.workdir / "staged",
         }
-        told = {"job_id": "local", "recipe": self.recipe.model_dump(), "download": self.download, "device": self.device}
+        told = {"job_id": "local", "recipe": self.recipe.model_dump(), "download": self.download}
+        told |= {"device": self.device, "gpus": self.gpus}
         return told | {name: str(path.absolute()) for name, path in where.items()}
 
     def publish(self) -> dict[str, Any]:
@@ -91,11 +93,13 @@ class Run:
 
 
 def recipe_for(
-    method: str, dataset: str, ipc: int, seed: int, params: dict[str, Any], evaluation: dict[str, Any]
+    method: str, dataset: str, ipc: int, seed: int, params: dict[str, Any], evaluation: dict[str, Any], gpus: int = 1
 ) -> Recipe:
     """The recipe, or a ClientError that names each field that is wrong."""
     try:
-        return make_recipe(method, dataset, ipc, seed, params, evaluation)
+        recipe = make_recipe(method, dataset, ipc, seed, params, evaluation)
+        check_divides(recipe, gpus, classes=None)
+        return recipe
     except InvalidRecipe as error:
         told = "".join(f"\n  {field}: {message}" for field, message in error.problems)
         raise ClientError(f"the run cannot start{told}") from None

@@ -15,6 +15,8 @@ class Job:
 
     job_id: str
     recipe: Recipe
+    directory: Path
+    """The working directory."""
     data_dir: Path
     checkpoints: Path
     output: Path
@@ -26,6 +28,8 @@ class Job:
     """A checkpoint of another job, for one that has none of its own."""
     download: bool = False
     device: str = "auto"
+    gpus: int = 1
+    """Devices that share the job, each a process."""
     checkpoint_interval_s: float = 60
     """0 means a checkpoint after every step, whatever it costs."""
     attempt: int = 1
@@ -37,4 +41,4 @@ class Job:
         """The job of a `job.json`."""
         fields = json.loads(path.read_text(encoding="utf-8"))
         places = {name: Path(place) for name in _PLACES if (place := fields.pop(name, None))}
-        return cls(recipe=read_recipe(fields.pop("recipe")), **places, **fields)
+        return cls(recipe=read_recipe(fields.pop("recipe")), directory=path.parent, **places, **fields)

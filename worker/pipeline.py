@@ -12,14 +12,15 @@ from typing import Any
 import torch
 
 from dream_core.datasets import Dataset, load_dataset
-from dream_core.distillation import Distillation, choose_device
+from dream_core.distillation import Distillation, choose_devices
 from dream_core.formats import Result, write_result
-from dream_core.recipes import Computed, EvaluationRecipe, Recipe, is_published, own_recipe
+from dream_core.recipes import Computed, EvaluationRecipe, Recipe, check_divides, is_published, own_recipe
 from worker.checkpoint import CheckpointStore
 from worker.distilling import Distilling
 from worker.judging import Judging
 from worker.order import Job
 from worker.reporting import Interrupted, Reporter
+from worker.sharing import shared
 from worker.stopping import Stopping
 
 # How often and beside what a set is judged does not change what is judged.
@@ -36,18 +37,22 @@ def run(job: Job, report: Reporter, stopping: Stopping) -> dict[str, Any]:
     `stopping` is asked after every step; `report` takes the events. Raises Interrupted where it was asked to stop,
     DreamError for what the user can mend, OSError for the disk.
     """
-    device = choose_device(job.device)
+    devices = choose_devices(job.device, job.gpus)
+    device = devices[0]
     report.event("phase", phase="loading")
     dataset = load_dataset(job.recipe.dataset, job.data_dir, job.recipe.image_size, job.download)
+    check_divides(job.recipe, job.gpus, len(dataset.class_names))
     checkpoints = CheckpointStore(job.checkpoints, job.recipe, dataset.fingerprint, report.warning)
-    distilling = Distilling(job, dataset, device, checkpoints, report, stopping)
+    distilling: Distilling | None = None
     try:
-        distillation = distilling.finish()
+        with shared(job, devices, report) as ranks:
+            distilling = Distilling(job, dataset, device, checkpoints, report, stopping, ranks)
+            distillation = distilling.finish()
         report.event("phase", phase="evaluating")
         judging = Judging(job.recipe, distillation, dataset, checkpoints.beside("scores.json"), report, stopping)
         evaluation, baselines = judging.evaluation(), judging.baselines()
     except Interrupted:
-        if not (stopping.for_good and distilling.losses):
+        if not (stopping.for_good and distilling and distilling.losses):
             raise
         raise Interrupted(keep_partial(job, distilling, dataset, report)) from None
 

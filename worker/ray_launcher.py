@@ -8,6 +8,7 @@ A Ray job outlives the worker that has submitted it. It is stopped by the next a
 `stop_orphans`, whichever is first; whatever it reports meanwhile is fenced out.
 """
 
+import json
 import os
 import shlex
 import signal
@@ -61,14 +62,14 @@ class RayLauncher:
 
     def submit(self, job_id: str, attempt: int, workdir: Path) -> None:
         """Raises AWAY."""
-        settings = self._settings
+        settings, devices = self._settings, json.loads((workdir / "job.json").read_bytes()).get("gpus", 1)
         self.client.submit_job(
             entrypoint=entrypoint(self._command, workdir),
             submission_id=submission_id(job_id, attempt),
             metadata={"home": str(settings.home), "job_id": job_id, "attempt": str(attempt)},
             runtime_env={"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(int(settings.grace_s))}},
-            entrypoint_num_cpus=settings.ray_cpus,
-            entrypoint_num_gpus=settings.ray_gpus or None,
+            entrypoint_num_cpus=settings.ray_cpus * devices,
+            entrypoint_num_gpus=settings.ray_gpus * devices or None,
         )
 
     def running(self) -> list[JobDetails]:

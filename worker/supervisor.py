@@ -126,6 +126,7 @@ class Supervisor:
             "recipe": job.resolved_spec,
             "download": self._settings.allow_download,
             "device": self._settings.device,
+            "gpus": job.spec["resources"].get("gpus", 1),  # jobs of earlier versions do not say
             "checkpoint_interval_s": self._settings.checkpoint_interval_s,
             "attempt": job.attempt,
             "grace_s": self._settings.grace_s,

@@ -8,6 +8,7 @@ from client import tables
 from client.commands.options import (
     JOBS,
     DatasetOption,
+    GpusOption,
     IpcOption,
     JobArgument,
     JsonOption,
@@ -44,6 +45,7 @@ def submit(
     name: NameOption = None,
     metadata: MetaOption = None,
     priority: PriorityOption = "normal",
+    gpus: GpusOption = 1,
     watch: WatchOption = False,
     url: UrlOption = None,
     as_json: JsonOption = False,
@@ -52,7 +54,8 @@ def submit(
     params, evaluation = parse_settings(settings or [])
     pairs = parse_metadata(metadata or [])
     with connect(url) as client:
-        job = client.jobs.create(dataset, method, ipc, seed, params, evaluation, name, pairs, priority=priority)
+        about = {"name": name, "metadata": pairs, "priority": priority, "gpus": gpus}
+        job = client.jobs.create(dataset, method, ipc, seed, params, evaluation, **about)
         submitted(client, job, watch, as_json)
 
 

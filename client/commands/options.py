@@ -33,6 +33,7 @@ DatasetOption = Annotated[
 MethodOption = Annotated[str, typer.Option("--method", "-m", help="A name of `dream methods`.")]
 IpcOption = Annotated[int, typer.Option("--ipc", help="Images per class.")]
 SeedOption = Annotated[int, typer.Option("--seed")]
+GpusOption = Annotated[int, typer.Option("--gpus", min=1, help="Devices of one worker that share the job.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -7,6 +7,7 @@ from dream_core.datasets import LabeledImages
 from dream_core.images import Transform, to_unit
 from dream_core.networks import Embedding
 from dream_core.randomness import stream
+from dream_core.ranks import ALONE, Ranks
 from dream_core.recipes import MatchingRecipe
 from dream_core.selection import Representatives
 from dream_core.synthetic import noise, tile
@@ -18,6 +19,7 @@ def initial_images(
     representatives: Representatives,
     network: Embedding,
     space: Transform | None,
+    ranks: Ranks = ALONE,
 ) -> Tensor:
     """The first images in their space: float [classes · ipc, C, H, W], real ones tiled into the factor's grid.
 
@@ -30,7 +32,7 @@ def initial_images(
             return torch.randn(recipe.ipc * train.classes, *shape, generator=generator)
         return noise(recipe.ipc * train.classes, shape, generator)
     grids = []
-    for label in range(train.classes):
+    for label in ranks.own(train.classes):
         images = train.of_class(label)
         match recipe.init:
             case "first":
@@ -40,5 +42,5 @@ def initial_images(
             case _:
                 chosen = representatives(images, network, count, ("init", label), per_cluster=1)
         grids.append(tile(to_unit(images[chosen]), recipe.factor))
-    pixels = torch.cat(grids)
+    pixels = torch.cat(ranks.gather(grids, train.classes))
     return space(pixels) if space else pixels

@@ -37,6 +37,7 @@ from dream_core.methods.initialisation import initial_images
 from dream_core.methods.pixel_sgd import PixelSGD
 from dream_core.objectives import Matching
 from dream_core.randomness import Shuffle, stream
+from dream_core.ranks import ALONE, Ranks
 from dream_core.recipes import MatchingRecipe
 from dream_core.selection import Representatives, make_selection
 from dream_core.subject import TrainingSet
@@ -70,12 +71,14 @@ class MatchingLoop:
         state: dict[str, Tensor] | None = None,
         synchronize: bool = False,
         cache: Path | None = None,
+        ranks: Ranks = ALONE,
     ):
-        self.recipe, self.dataset, self.device = recipe, dataset, device
+        self.recipe, self.dataset, self.device, self.ranks = recipe, dataset, device, ranks
         self.classes, self.channels = len(dataset.class_names), dataset.train.images.shape[1]
         self.normalize = Normalize(dataset.mean, dataset.std)
         self.watch = Stopwatch(device, synchronize)
         self.step_number = 0
+        ranks.meet(-1 if state is None else int(state["step"]))
         self.computing = choose_computing(recipe, recipe.worth_compiling, device)
         engine = choose_engine(recipe.clustering, device)
         representatives = Representatives(recipe, engine, self.normalize, device, self.watch, self.computing)
@@ -86,7 +89,7 @@ class MatchingLoop:
         self.new_network(warm=state is None)
         space = self.normalize if recipe.space == "normalized" else None
         images = (
-            initial_images(recipe, dataset.train, representatives, self.network, space).to(device)
+            initial_images(recipe, dataset.train, representatives, self.network, space, ranks).to(device)
             if state is None
             else torch.empty_like(state["images"], device=device)
         )
@@ -111,7 +114,9 @@ class MatchingLoop:
         if self.mixes_classes:
             losses, gradients = self.match_together(outer, inner)
         else:
-            losses, gradients = zip(*(self.match_class(c, outer, inner) for c in range(self.classes)), strict=True)
+            matched = zip(*(self.match_class(c, outer, inner) for c in self.ranks.own(self.classes)), strict=True)
+            losses, gradients = (self.ranks.gather(found, self.classes) for found in matched)
+            self.selection.share(self.ranks, outer, inner)
         loss = float(torch.stack(losses).mean())
         if not (loss < float("inf") and all(bool(gradient.isfinite().all()) for gradient in gradients)):
             told = f"the matching loss became {loss} at step {self.step_number + 1}"

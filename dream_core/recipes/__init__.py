@@ -28,6 +28,7 @@ __all__ = [
     "RecoveryRecipe",
     "TrajectoryRecipe",
     "UnrolledRecipe",
+    "check_divides",
     "check_fits",
     "convnet_depth",
     "is_published",
@@ -177,6 +178,19 @@ def check_fits(recipe: Recipe, smallest_class: int | None) -> None:
         problems.append(("params.factor", f"{told}; lower ipc or factor, or set init to noise"))
     if problems:
         raise InvalidRecipe(problems)
+
+
+def check_divides(recipe: Recipe, devices: int, classes: int | None) -> None:
+    """Raise InvalidRecipe where so many devices cannot share a run. `classes` of its dataset, None while not known."""
+    if devices == 1:
+        return
+    if why := recipe.indivisible:
+        told = f"{recipe.method} with these settings runs on one device: {why}; or leave it at 1"
+    elif classes is not None and classes < devices:
+        told = f"each device takes classes of its own, and {recipe.dataset} has only {classes}; use at most that"
+    else:
+        return
+    raise InvalidRecipe([("resources.gpus", told)])
 
 
 def _network_problems(where: str, network: str, norm: str | None, image_size: int) -> list[tuple[str, str]]:

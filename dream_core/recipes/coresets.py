@@ -11,6 +11,7 @@ class CoresetRecipe(ClusteringRecipe, frozen=True):
     """Choose `ipc` real images of each class, in the features of a network."""
 
     final_because: ClassVar[str] = "its images are chosen once, not learned; set another seed"
+    whole_because: ClassVar[str] = "choosing real images takes seconds"
 
     method: Literal["random", "herding", "k-center", "kmeans"]
     pretrain_epochs: Count = 0

@@ -121,6 +121,10 @@ class MatchingRecipe(ClusteringRecipe, Computed, frozen=True):
         multiplications = self.batch_real * self.image_size**2 * self.width**2 * 9 // 4  # of the largest layer, forward
         return self.network == "convnet" and self.norm != "batch" and multiplications >= _WORTH_COMPILING
 
+    @property
+    def indivisible(self) -> str:
+        return "batch normalisation mixes classes, set norm to another" if self.norm == "batch" else ""
+
     def problems(self) -> list[tuple[str, str]]:
         found = []
         if self.image_size // self.factor < 2:

@@ -12,6 +12,7 @@ class RecoveryRecipe(Recipe, frozen=True):
     """Train a teacher, recover images from its batch statistics, have it label many views of them."""
 
     final_because: ClassVar[str] = "the learning rate of its images falls to 0 over `iterations`; set more of them"
+    whole_because: ClassVar[str] = "images of all classes are matched with the statistics of one batch"
 
     method: Literal["sre2l"]
 

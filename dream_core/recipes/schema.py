@@ -131,6 +131,9 @@ class Recipe(Values, frozen=True):
 
     evaluation: EvaluationRecipe
 
+    whole_because: ClassVar[str] = ""
+    """Why several devices cannot share a run, class by class; empty where they can."""
+
     @property
     def steps(self) -> int:
         """Steps in all, those of its phases before and after the distillation included."""
@@ -140,6 +143,11 @@ class Recipe(Values, frozen=True):
     def real_images_to_start(self) -> int:
         """Real images of each class that the initialisation takes."""
         return 0
+
+    @property
+    def indivisible(self) -> str:
+        """Why several devices cannot share this run; empty where they can, each with classes of its own."""
+        return self.whole_because
 
     def problems(self) -> list[tuple[str, str]]:
         """What does not fit together, as (field, what to do)."""

@@ -13,6 +13,7 @@ class TrajectoryRecipe(Recipe, frozen=True):
     """Learn images on which a network walks the way that experts walked on real ones."""
 
     length_field: ClassVar[str | None] = "iterations"
+    whole_because: ClassVar[str] = "a student is trained on images of all classes at once"
 
     method: Literal["mtt"]
     zca: bool = False

@@ -11,6 +11,7 @@ class UnrolledRecipe(Recipe, frozen=True):
     """Learn images and step sizes: a fresh network that takes these very steps should do well on real images."""
 
     length_field: ClassVar[str | None] = "iterations"
+    whole_because: ClassVar[str] = "a network is stepped through images of all classes at once"
 
     method: Literal["dd"]
     initialization: Literal["xavier", "default"] = "xavier"

@@ -34,7 +34,7 @@ def test_submit(http, redis_url):
     assert response.headers["location"] == job["urls"]["self"] == f"/v1/jobs/{job['id']}"
     assert response.headers["retry-after"] == "2"
     assert (job["object"], job["status"], job["name"]) == ("distillation.job", "queued", "first try")
-    assert job["spec"]["resources"] == {"max_runtime_s": None}
+    assert job["spec"]["resources"] == {"gpus": 1, "max_runtime_s": None}
     assert job["resolved_spec"]["outer_iterations"] == 2
     assert job["resolved_spec"]["evaluation"]["epochs"] == 5
     assert job["metadata"] == {"team": "vision"}
@@ -64,6 +64,9 @@ def test_submit(http, redis_url):
         (GOOD | {"evaluation": {"epochs": 0}}, "#/spec/evaluation/epochs", "greater than or equal to 1"),
         (GOOD | {"eval": {}}, "#/spec/eval", "not permitted"),
         (GOOD | {"resources": {"max_runtime_s": 0}}, "#/spec/resources/max_runtime_s", "greater than"),
+        (GOOD | {"resources": {"gpus": 0}}, "#/spec/resources/gpus", "greater than or equal to 1"),
+        (GOOD | {"resources": {"gpus": 11}}, "#/spec/resources/gpus", "digits has only 10"),
+        (GOOD | {"method": "mtt", "resources": {"gpus": 2}}, "#/spec/resources/gpus", "of all classes at once"),
         ({"method": "dream", "ipc": 1}, "#/spec/dataset", "required"),
         (GOOD | {"dataset": "folder:../secrets"}, "#/spec/dataset", "without '..'"),
         (GOOD | {"dataset": "folder:/etc"}, "#/spec/dataset", "relative"),

@@ -17,7 +17,15 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def job(tmp_path):
-    return Job("job_0", tiny_recipe(), tmp_path, tmp_path / "checkpoints", tmp_path / "output", checkpoint_interval_s=0)
+    return Job(
+        "job_0",
+        tiny_recipe(),
+        tmp_path,
+        tmp_path,
+        tmp_path / "checkpoints",
+        tmp_path / "output",
+        checkpoint_interval_s=0,
+    )
 
 
 @pytest.fixture
