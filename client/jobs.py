@@ -38,6 +38,7 @@ class Jobs:
         max_runtime_s: int | None = None,
         priority: Priority = "normal",
         idempotency_key: str | None = None,
+        gpu_class: str | None = None,
     ) -> Job:
         """Submit a distillation. `params` and `evaluation` override the published recipe.
 
@@ -46,6 +47,8 @@ class Jobs:
         `DatasetMissing`, or `QuotaExceeded`.
         """
         body = _body(dataset, method, ipc, seed, params, evaluation, name, metadata, max_runtime_s, priority)
+        if gpu_class:
+            body["spec"]["resources"]["gpu_class"] = gpu_class
         return self._submit("/v1/jobs", body, idempotency_key)
 
     def estimate(

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobs.lifecycle import Status
+from jobs.queue import QUEUE
 from jobs.repository import utcnow
 from jobs.settings import Settings
 from jobs.tables import Job, PausedQueue, UploadedDataset, WorkerRow
@@ -128,7 +129,8 @@ class DatabaseFigures(Collector):
         for worker in session.scalars(select(WorkerRow)):
             if (utcnow() - worker.seen_at).total_seconds() < ALIVE_S:
                 state = "draining" if worker.draining else "busy" if worker.job_id else "idle"
-                heard[worker.queue, state] = heard.get((worker.queue, state), 0) + 1
+                for queue in {QUEUE, worker.queue}:
+                    heard[queue, state] = heard.get((queue, state), 0) + 1
         for labels, number in heard.items():
             workers.add_metric(labels, number)
         yield workers

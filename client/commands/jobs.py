@@ -32,6 +32,10 @@ app = typer.Typer()
 PriorityOption = Annotated[
     Literal["high", "normal", "low"], typer.Option("--priority", help="Among waiting jobs, high comes first.")
 ]
+GpuClassOption = Annotated[
+    str | None,
+    typer.Option("--gpu-class", help="Only on workers of this class, as a100: see `dream workers`.", metavar="CLASS"),
+]
 
 
 @app.command(rich_help_panel=JOBS)
@@ -44,6 +48,7 @@ def submit(
     name: NameOption = None,
     metadata: MetaOption = None,
     priority: PriorityOption = "normal",
+    gpu_class: GpuClassOption = None,
     watch: WatchOption = False,
     url: UrlOption = None,
     as_json: JsonOption = False,
@@ -52,7 +57,8 @@ def submit(
     params, evaluation = parse_settings(settings or [])
     pairs = parse_metadata(metadata or [])
     with connect(url) as client:
-        job = client.jobs.create(dataset, method, ipc, seed, params, evaluation, name, pairs, priority=priority)
+        recipe = (dataset, method, ipc, seed, params, evaluation)
+        job = client.jobs.create(*recipe, name, pairs, priority=priority, gpu_class=gpu_class)
         submitted(client, job, watch, as_json)
 
 
