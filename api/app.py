@@ -33,6 +33,7 @@ from api.routes import (
 from api.security import NEEDS_KEY
 from api.store_health import StoreHealth
 from api.streams import Streams
+from jobs.asking import Asking
 from jobs.database import make_engine, make_sessions
 from jobs.metrics import DatabaseFigures
 from jobs.queue import Bell
@@ -71,6 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.keyring = KeyRing(settings, app.state.sessions, app.state.readings)
     app.state.limits = limits
     app.state.bell = Bell(settings.redis_url)
+    app.state.broker_answers = Asking(lambda: app.state.bell.waiting() is not None, False)
     app.state.ringer = Ringer(app.state.sessions, app.state.bell)
     app.state.streams = Streams(app.state.readings, settings.max_streams)
     app.state.figures = _figures(app)
@@ -95,7 +97,7 @@ def _figures(app: FastAPI) -> CollectorRegistry:
     streams = Gauge("dream_sse_streams", "Event streams that are open", registry=figures)
     streams.set_function(app.state.streams.open_streams)
     broker = Gauge("dream_broker_up", "Whether the broker answers", registry=figures)
-    broker.set_function(lambda: app.state.bell.waiting() is not None)
+    broker.set_function(app.state.broker_answers)
     return figures
 
 

@@ -18,7 +18,8 @@ from api.security import CanWrite, Principal
 from dream_core.catalog import DATASETS, UPLOAD_PREFIX, is_folder, is_upload
 from dream_core.inventory import find
 from dream_core.recipes import Recipe, check_fits
-from jobs import idempotency, metrics, quotas, uploads
+from jobs import classes, idempotency, metrics, quotas, uploads
+from jobs.queue import QUEUE
 from jobs.redaction import scrub
 from jobs.ringer import Ringer
 from jobs.settings import Settings
@@ -68,13 +69,15 @@ class Submission:
                 return JSONResponse(known.body, known.status, known.headers | {"Idempotent-Replayed": "true"})
             quotas.admit_job(session, owner, self.settings)
             job = create(session)
+            if job.queue != QUEUE:
+                classes.tell_waiting(session, job)
             note(session, self.request, "job.submitted", job.id)
             headers = {"Location": f"/v1/jobs/{job.id}", "Retry-After": str(POLL_S)}
             answer = JobResource.of(job).model_dump(mode="json", by_alias=True)
             if key:
                 idempotency.remember(session, owner, route, key, body, status=202, headers=headers, body=answer)
         metrics.SUBMITTED.labels(job.method, job.dataset if job.dataset in DATASETS else "own").inc()
-        self.ringer.ring(job.id)
+        self.ringer.ring(job.id, job.queue)
         return JSONResponse(answer, 202, headers)
 
 

@@ -38,15 +38,18 @@ class Jobs:
         max_runtime_s: int | None = None,
         priority: Priority = "normal",
         gpus: int = 1,
+        gpu_class: str | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
-        """Submit a distillation. `params` and `evaluation` override the published recipe. `gpus` devices share the job.
+        """Submit a distillation. `params` and `evaluation` override the published recipe. `gpus` devices share the job;
+        a worker of `gpu_class` takes it.
 
         A request whose answer is lost is sent again under the same `idempotency_key` (by default one of its own), and
         makes no second job. Raises `ValidationFailed`, whose `errors` names every field that is wrong,
         `DatasetMissing`, or `QuotaExceeded`.
         """
-        body = _body(dataset, method, ipc, seed, params, evaluation, name, metadata, max_runtime_s, priority, gpus)
+        resources = {"gpus": gpus, "gpu_class": gpu_class, "max_runtime_s": max_runtime_s}
+        body = _body(dataset, method, ipc, seed, params, evaluation, name, metadata, resources, priority)
         return self._submit("/v1/jobs", body, idempotency_key)
 
     def estimate(
@@ -63,7 +66,7 @@ class Jobs:
 
         Submits nothing. Raises what `create` would raise for the job itself.
         """
-        body = _body(dataset, method, ipc, seed, params, evaluation, None, None, None, priority)
+        body = _body(dataset, method, ipc, seed, params, evaluation, None, None, {}, priority)
         return self._transport.json("POST", "/v1/estimates", json=body)
 
     def get(self, job_id: str, known: Job | None = None) -> Job:
@@ -235,9 +238,8 @@ def _body(
     evaluation: dict[str, Any] | None,
     name: str | None,
     metadata: dict[str, str] | None,
-    max_runtime_s: int | None,
+    resources: dict[str, Any],
     priority: str,
-    gpus: int = 1,
 ) -> dict[str, Any]:
     """What is sent to submit a job, or to estimate one."""
     spec = {
@@ -247,6 +249,6 @@ def _body(
         "seed": seed,
         "params": params or {},
         "evaluation": evaluation or {},
-        "resources": {"max_runtime_s": max_runtime_s, "gpus": gpus},
+        "resources": resources,
     }
     return {"spec": spec, "name": name, "metadata": metadata or {}, "priority": priority}

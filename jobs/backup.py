@@ -145,7 +145,10 @@ def _run(url: URL, command: Sequence[str]) -> None:
     """Run a program of PostgreSQL's. The password is not among its arguments, which everyone can see."""
     program, *options = command
     if shutil.which(program) is None:
-        raise BackupError(f"{program} is not installed here", "install PostgreSQL's client programs")
+        raise BackupError(
+            f"{program} is not installed here",
+            "install PostgreSQL's client programs; in containers, do as docs/deploy.md says",
+        )
     address = url.set(drivername="postgresql", password=None).render_as_string()
     password = {"PGPASSWORD": str(url.password)} if url.password else {}
     command = [program, f"--dbname={address}", *options]

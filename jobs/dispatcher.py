@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from jobs import metrics, repository
+from jobs import classes, metrics, repository
 from jobs.lifecycle import TERMINAL, Status
-from jobs.queue import Bell
+from jobs.queue import QUEUE, Bell
 
 log = structlog.get_logger()
 
@@ -39,18 +39,26 @@ def tick(sessions: sessionmaker[Session], bell: Bell, ring_again_s: float = RING
     for labels in ended:
         metrics.FINISHED.labels(*labels).inc()
 
-    again_after_s = BACKLOG_RING_AGAIN_S if bell.waiting() else ring_again_s
     with sessions.begin() as session:
-        due = repository.due_for_ringing(session, again_after_s)
-    rung = ring_all(sessions, bell, due)
+        classes.tell_waiting(session)
+        served = classes.served_queues(session)
+    rung = [job_id for queue in sorted(served) for job_id in _ring_again(sessions, bell, queue, ring_again_s)]
     return Tick(expired, rung)
 
 
-def ring_all(sessions: sessionmaker[Session], bell: Bell, job_ids: list[str]) -> list[str]:
-    """Ring for each job, up to the first failure; the rest is noted as not rung for."""
+def _ring_again(sessions: sessionmaker[Session], bell: Bell, queue: str, ring_again_s: float) -> list[str]:
+    """For the jobs of a queue that somebody hears. Messages to nobody would only lie with the broker."""
+    again_after_s = BACKLOG_RING_AGAIN_S if bell.waiting(queue) else ring_again_s
+    with sessions.begin() as session:
+        due = repository.due_for_ringing(session, again_after_s, queue)
+    return ring_all(sessions, bell, due, queue)
+
+
+def ring_all(sessions: sessionmaker[Session], bell: Bell, job_ids: list[str], queue: str = QUEUE) -> list[str]:
+    """Ring for each job of a queue, up to the first failure; the rest is noted as not rung for."""
     rung: list[str] = []
     for job_id in job_ids:
-        if not bell.ring(job_id):
+        if not bell.ring(job_id, queue):
             break
         rung.append(job_id)
     if missed := job_ids[len(rung) :]:

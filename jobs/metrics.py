@@ -17,7 +17,9 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from jobs.asking import Asking
 from jobs.lifecycle import Status
+from jobs.queue import QUEUE
 from jobs.repository import utcnow
 from jobs.settings import Settings
 from jobs.tables import Job, PausedQueue, UploadedDataset, WorkerRow
@@ -85,9 +87,9 @@ class DatabaseFigures(Collector):
 
     def __init__(self, readings: sessionmaker[Session], settings: Settings) -> None:
         self._readings, self._settings = readings, settings
-        self._figures: list[Metric] = []
+        self._ask = Asking(self._all, None)
+        self._figures: list[Metric] | None = None
         self._read_at = float("-inf")
-        self._reached = False
 
     def describe(self) -> Iterable[Metric]:
         """Nothing is asked before somebody looks."""
@@ -96,17 +98,22 @@ class DatabaseFigures(Collector):
     def collect(self) -> Iterable[Metric]:
         """All families."""
         if time.monotonic() - self._read_at > FRESH_S:
-            try:
-                with self._readings.begin() as session:
-                    self._figures = list(self._read(session))
+            self._figures = self._ask()
+            if self._figures is not None:
                 self._read_at = time.monotonic()
-                self._reached = True
-            except SQLAlchemyError as error:
-                log.warning("metrics.database_away", error=str(error))
-                self._figures = []
-                self._reached = False
-        reached = GaugeMetricFamily("dream_database_up", "Whether the database answers", value=self._reached)
-        return [reached, *self._figures]
+        reached = GaugeMetricFamily(
+            "dream_database_up", "Whether the database answers", value=self._figures is not None
+        )
+        return [reached, *(self._figures or ())]
+
+    def _all(self) -> list[Metric] | None:
+        """None where the database is away."""
+        try:
+            with self._readings.begin() as session:
+                return list(self._read(session))
+        except SQLAlchemyError as error:
+            log.warning("metrics.database_away", error=str(error))
+            return None
 
     def _read(self, session: Session) -> Iterator[Metric]:
         jobs = GaugeMetricFamily("dream_jobs", "Jobs by status", labels=["status"])
@@ -128,7 +135,8 @@ class DatabaseFigures(Collector):
         for worker in session.scalars(select(WorkerRow)):
             if (utcnow() - worker.seen_at).total_seconds() < ALIVE_S:
                 state = "draining" if worker.draining else "busy" if worker.job_id else "idle"
-                heard[worker.queue, state] = heard.get((worker.queue, state), 0) + 1
+                for queue in {QUEUE, worker.queue}:
+                    heard[queue, state] = heard.get((queue, state), 0) + 1
         for labels, number in heard.items():
             workers.add_metric(labels, number)
         yield workers

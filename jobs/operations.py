@@ -9,14 +9,13 @@ from typing import Any
 from sqlalchemy import case, delete, func, select
 from sqlalchemy.orm import Session
 
+from jobs.classes import AWAY
 from jobs.database import insert_into
 from jobs.lifecycle import HELD, Status
 from jobs.queue import QUEUE
 from jobs.repository import nothing_rung, utcnow
 from jobs.tables import Job, PausedQueue, WorkerRow
 
-AWAY = timedelta(minutes=1)
-"""A worker that is heard of again after longer than this has been started anew."""
 FORGOTTEN = timedelta(days=7)
 
 
@@ -30,12 +29,16 @@ class Queue:
     oldest_queued_at: datetime | None
     running: int
     workers: int
+    """Of its class; of the common queue, all that there are."""
 
 
 def report_worker(
     session: Session, worker_id: str, queue: str, facts: Mapping[str, Any], job_id: str | None = None
 ) -> bool:
-    """A worker's sign of life, with what it is and the job that it has. Returns whether it is being drained."""
+    """A worker's sign of life, with what it is and the job that it has. Returns whether it is being drained.
+
+    `queue` is that of its class, where it has one: from the common one every worker takes.
+    """
     now = utcnow()
     row = insert_into(session, WorkerRow).values(
         id=worker_id, queue=queue, facts=dict(facts), job_id=job_id, started_at=now, seen_at=now
@@ -92,6 +95,7 @@ def list_queues(session: Session, alive_s: float) -> list[Queue]:
             waiting[name] = (jobs, since)
     alive = select(WorkerRow.queue).where(WorkerRow.seen_at > utcnow() - timedelta(seconds=alive_s))
     workers = Counter(session.scalars(alive))
+    workers[QUEUE] = workers.total()
     return [
         Queue(name, paused.get(name), *waiting.get(name, (0, None)), running[name], workers[name])
         for name in sorted({QUEUE, *paused, *waiting, *running, *workers})

@@ -3,11 +3,12 @@
 So a message may be lost, repeated or late without harm, and the broker may be down: the dispatcher rings again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import structlog
 from celery import Celery
+from kombu.entity import Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from jobs.broker import NONE, parse_broker
@@ -16,6 +17,7 @@ log = structlog.get_logger()
 
 TASK = "dream.run_job"
 QUEUE = "default"
+CLASS_PREFIX = "gpu."
 
 _COMMON: dict[str, Any] = {
     "accept_content": ["json"],
@@ -35,11 +37,17 @@ def make_app(redis_url: str, *, current: bool = False, transport: Mapping[str, A
     return app
 
 
-def make_worker_app(redis_url: str) -> Celery:
+def queue_of(gpu_class: str | None) -> str:
+    """Where jobs wait that want this class of GPU, or none in particular."""
+    return QUEUE if gpu_class is None else CLASS_PREFIX + gpu_class
+
+
+def make_worker_app(redis_url: str, queues: Iterable[str] = (QUEUE,)) -> Celery:
     """The Celery application of a worker: takes one message at a time, and acknowledges it before it starts."""
     return make_app(
         redis_url,
         current=True,
+        task_queues=[Queue(name, Exchange(name), name) for name in queues],
         # With late acknowledgement the broker hands a message that takes longer than its visibility timeout to a
         # second worker, and one that kills its worker to every worker in turn. The lease in the database does better.
         task_acks_late=False,
@@ -86,24 +94,29 @@ class Bell:
         connection = self._app.connection_for_write()
         self._away = (OperationalError, *connection.connection_errors, *connection.channel_errors)
 
-    def ring(self, job_id: str) -> bool:
-        """Tell the workers that a job waits. False if the broker cannot be reached, or takes no message."""
+    @property
+    def absent(self) -> bool:
+        """Whether there is to be no broker."""
+        return self._app is None
+
+    def ring(self, job_id: str, queue: str = QUEUE) -> bool:
+        """Tell workers of the queue that a job waits. False if the broker cannot be reached, or takes no message."""
         if self._app is None:
             return True
         try:
-            self._app.send_task(TASK, args=[job_id], queue=QUEUE, ignore_result=True)
+            self._app.send_task(TASK, args=[job_id], queue=queue, ignore_result=True)
         except self._away as error:
             log.warning("queue.unreachable", job_id=job_id, error=str(error))
             return False
         return True
 
-    def waiting(self) -> int | None:
+    def waiting(self, queue: str = QUEUE) -> int | None:
         """How many messages no worker has taken yet. None if the broker cannot be reached."""
         if self._app is None:
             return 0
         try:
             with self._app.connection_for_write() as connection:
-                return connection.default_channel.queue_declare(QUEUE, durable=True).message_count
+                return connection.default_channel.queue_declare(queue, durable=True).message_count
         except self._away as error:
             log.warning("queue.unreachable", error=str(error))
             return None

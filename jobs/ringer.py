@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobs.dispatcher import ring_all
-from jobs.queue import Bell
+from jobs.queue import QUEUE, Bell
 
 log = structlog.get_logger()
 
@@ -24,13 +24,13 @@ class Ringer:
 
     def __init__(self, sessions: sessionmaker[Session], bell: Bell) -> None:
         self._sessions, self._bell = sessions, bell
-        self._waiting: SimpleQueue[str | None] = SimpleQueue()
+        self._waiting: SimpleQueue[tuple[str, str] | None] = SimpleQueue()
         self._thread: Thread | None = None
         self._starting = Lock()
 
-    def ring(self, job_id: str) -> None:
+    def ring(self, job_id: str, queue: str = QUEUE) -> None:
         """Have it rung for soon."""
-        self._waiting.put(job_id)
+        self._waiting.put((queue, job_id))
         with self._starting:
             if self._thread is None:
                 self._thread = Thread(target=self._run, name="ringer", daemon=True)
@@ -49,10 +49,14 @@ class Ringer:
             while not self._waiting.empty():  # together: an absent broker is waited for once
                 batch.append(self._waiting.get())
             closed = None in batch
-            self._ring_all([job_id for job_id in batch if job_id])
+            jobs: dict[str, list[str]] = {}
+            for queue, job_id in filter(None, batch):
+                jobs.setdefault(queue, []).append(job_id)
+            for queue, job_ids in jobs.items():
+                self._ring_all(job_ids, queue)
 
-    def _ring_all(self, job_ids: list[str]) -> None:
+    def _ring_all(self, job_ids: list[str], queue: str) -> None:
         try:
-            ring_all(self._sessions, self._bell, job_ids)
+            ring_all(self._sessions, self._bell, job_ids, queue)
         except SQLAlchemyError as error:
             log.warning("ringer.not_noted", jobs=len(job_ids), error=str(error))

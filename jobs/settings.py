@@ -11,6 +11,7 @@ from sqlalchemy import URL
 
 from jobs.broker import NONE as NO_BROKER
 from jobs.broker import parse_broker
+from jobs.spec import GpuClass
 
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -40,6 +41,8 @@ class Settings(BaseSettings):
     """Whether datasets that are not in `data_dir` may be downloaded."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    gpu_class: GpuClass | None = None
+    """The class of this worker, for jobs that ask for one, as `a100`. None: what the driver calls its GPU."""
 
     launcher: Literal["process", "ray"] = "process"
     """Where workers start what computes: as a process beside them, or as a job of a Ray cluster."""

@@ -11,6 +11,7 @@ from dream_core.errors import InvalidRecipe
 from dream_core.recipes import Recipe, check_divides, make_recipe
 
 MONTH_S = 30 * 24 * 3600
+GpuClass = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,38}[a-z0-9])?$")]
 
 
 def _plain_json(values: dict[str, Any]) -> dict[str, Any]:
@@ -40,6 +41,8 @@ class Resources(_Strict):
     result has the same bytes."""
     max_runtime_s: Annotated[StrictInt, Field(ge=1, le=MONTH_S)] | None = None
     """Seconds that one attempt may run; none means no limit."""
+    gpu_class: GpuClass | None = None
+    """Only workers of this class may take the job, as `a100`: the queue `gpu.a100`. None: any worker."""
 
 
 class JobSpec(_Strict):

@@ -15,13 +15,15 @@ from celery.signals import (
 from pydantic import ValidationError
 
 from jobs.logs import configure_logging
-from jobs.queue import QUEUE, make_worker_app
+from jobs.queue import make_worker_app
 from jobs.settings import complaint, get_settings
 from worker.chores import Chore
+from worker.gpu import own_gpu
 from worker.house import House, prepared
 
 try:
-    app = make_worker_app(get_settings().redis_url)
+    queues = own_gpu(get_settings()).queues
+    app = make_worker_app(get_settings().redis_url, queues)
 except ValidationError as error:
     sys.exit(f"error: {complaint(error)}")
 app.conf.update(include=("worker.tasks",), worker_redirect_stdouts=False)
@@ -45,7 +47,8 @@ class Presence:
         draining = house().report()
         if draining is self._consuming:
             command = app.control.cancel_consumer if draining else app.control.add_consumer
-            command(QUEUE, destination=[self._node])
+            for queue in queues:
+                command(queue, destination=[self._node])
             self._consuming = not draining
 
 

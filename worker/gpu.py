@@ -1,13 +1,62 @@
 """What NVIDIA's driver says of the GPUs that this worker sees. Loads no torch, and takes no memory of theirs."""
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import pynvml
 import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from jobs.queue import QUEUE, queue_of
+from jobs.settings import Settings
+
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """What a worker computes on: its name, where there is a GPU, and the class that its jobs may ask for."""
+
+    name: str | None
+    gpu_class: str | None
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Where its jobs come from; the last is that of its class, if it has one."""
+        return (QUEUE,) if self.gpu_class is None else (QUEUE, queue_of(self.gpu_class))
+
+
+def own_gpu(settings: Settings) -> Gpu:
+    """By the settings, else by the driver. Where it shows GPUs of several kinds, only the settings can tell."""
+    here = settings.launcher == "process" and settings.device != "cpu"
+    names = sorted(set(_names())) if here else []
+    if len(names) > 1 and settings.gpu_class is None:
+        log.warning("gpu.class_unknown", gpus=names, advice="set DREAM_GPU_CLASS")
+    name = names[0] if len(names) == 1 else None
+    return Gpu(name, settings.gpu_class or (name and class_of(name)))
+
+
+def class_of(name: str) -> str:
+    """A driver's name as a class: `h100-80gb-hbm3` of `NVIDIA H100 80GB HBM3`."""
+    words = re.findall(r"[a-z0-9.]+", name.lower().removeprefix("nvidia "))
+    return "-".join(words)[:40].strip(".-")
+
+
+def _names() -> list[str]:
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        return [str(pynvml.nvmlDeviceGetName(gpu)) for gpu in handles]
+    except pynvml.NVMLError as error:
+        log.warning("gpu.name_unknown", error=str(error))
+        return []
+    finally:
+        pynvml.nvmlShutdown()
 
 
 class GpuFigures(Collector):

@@ -13,13 +13,13 @@ from jobs import dispatcher, operations, retention
 from jobs.artifacts import StorageUnavailable
 from jobs.database import make_engine, make_sessions, migrate
 from jobs.metrics import serve_metrics
-from jobs.queue import QUEUE, Bell
+from jobs.queue import Bell
 from jobs.settings import Settings
 from jobs.stores import open_store
 from worker import webhooks
 from worker.chores import Chore
 from worker.datasets_chore import DatasetValidation
-from worker.gpu import GpuFigures
+from worker.gpu import GpuFigures, own_gpu
 from worker.launcher import LauncherMissing, make_launcher
 from worker.supervisor import Supervisor
 
@@ -39,11 +39,13 @@ class House:
         self.settings, self.closing = settings, Event()
         self.sessions = make_sessions(make_engine(settings.database_url))
         self.bell, self.launcher = Bell(settings.redis_url), make_launcher(settings)
-        self.supervisor = Supervisor(settings, self.sessions, self.bell, self.launcher)
+        self.gpu = own_gpu(settings)
+        self.supervisor = Supervisor(settings, self.sessions, self.bell, self.launcher, self.gpu.queues)
         self._threads: list[Thread] = []
         self._facts = {
             "version": version("dream-distillation"),
             "device": settings.device,
+            "gpu": self.gpu.name,
             "memory_bytes": psutil.virtual_memory().total,
             "cpus": psutil.cpu_count(),
             "host": platform.node(),
@@ -65,7 +67,7 @@ class House:
         """Tell the database that this worker is here. Returns whether it is being drained."""
         name, job_id = self.supervisor.name, self.supervisor.job_id
         with self.sessions.begin() as session:
-            return operations.report_worker(session, name, QUEUE, self._facts, job_id)
+            return operations.report_worker(session, name, self.gpu.queues[-1], self._facts, job_id)
 
     def close(self) -> None:
         """End the running job at a checkpoint, take no more, and begin no chore."""

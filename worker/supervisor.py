@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
@@ -15,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from jobs import dispatcher, metrics, repository
 from jobs.checkpoints import list_checkpoints
 from jobs.lifecycle import TERMINAL, Status
-from jobs.queue import Bell
+from jobs.queue import QUEUE, Bell
 from jobs.settings import Settings
 from jobs.stores import open_store
 from jobs.tables import Job
@@ -31,8 +32,16 @@ log = structlog.get_logger()
 class Supervisor:
     """Runs one job at a time; `close` ends the current one at a checkpoint and takes no more."""
 
-    def __init__(self, settings: Settings, sessions: sessionmaker[Session], bell: Bell, launcher: Launcher):
+    def __init__(
+        self,
+        settings: Settings,
+        sessions: sessionmaker[Session],
+        bell: Bell,
+        launcher: Launcher,
+        queues: Sequence[str] = (QUEUE,),
+    ):
         self._settings, self._sessions, self._bell, self._launcher = settings, sessions, bell, launcher
+        self._queues = queues
         self._store = open_store(settings)
         self._closing = Event()
         self.name = f"{socket.gethostname()}:{os.getpid()}"
@@ -52,7 +61,7 @@ class Supervisor:
             return None
         with self._sessions.begin() as session:
             job = repository.claim_next(
-                session, self.name, self._settings.lease_s, max_running=self._settings.max_running
+                session, self.name, self._settings.lease_s, self._queues, self._settings.max_running
             )
         if job is None:
             if job_id:

@@ -29,7 +29,7 @@ def readyz(request: Request, response: Response, bell: BellDep) -> Ready:
     return Ready(
         status="ready" if database == "ok" else "unavailable",
         database=database,
-        broker="unreachable" if bell.waiting() is None else "ok",
+        broker="none" if bell.absent else "ok" if request.app.state.broker_answers() else "unreachable",
         artifacts=request.app.state.store_health.tell(),
     )
 

@@ -64,7 +64,7 @@ def resume_job(
         job = repository.resume(session, job_id, writer.sees)
         job = _done(session, job, job_id, "job.resumed", request)
     if job.status is Status.QUEUED:
-        ringer.ring(job.id)
+        ringer.ring(job.id, job.queue)
     response.headers["Retry-After"] = str(POLL_S)
     return JobResource.of(job)
 

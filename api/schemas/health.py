@@ -18,7 +18,8 @@ class Ready(Output):
 
     status: Literal["ready", "unavailable"]
     database: Literal["ok", "unreachable", "not migrated"]
-    broker: Literal["ok", "unreachable"]
+    broker: Literal["ok", "unreachable", "none"]
+    """`none`: there is to be none, and workers look into the database."""
     artifacts: str
     """`ok`, or what is wrong with the store of results."""
 

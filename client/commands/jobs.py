@@ -33,6 +33,10 @@ app = typer.Typer()
 PriorityOption = Annotated[
     Literal["high", "normal", "low"], typer.Option("--priority", help="Among waiting jobs, high comes first.")
 ]
+GpuClassOption = Annotated[
+    str | None,
+    typer.Option("--gpu-class", help="Only on workers of this class, as a100: see `dream workers`.", metavar="CLASS"),
+]
 
 
 @app.command(rich_help_panel=JOBS)
@@ -46,6 +50,7 @@ def submit(
     metadata: MetaOption = None,
     priority: PriorityOption = "normal",
     gpus: GpusOption = 1,
+    gpu_class: GpuClassOption = None,
     watch: WatchOption = False,
     url: UrlOption = None,
     as_json: JsonOption = False,
@@ -54,7 +59,7 @@ def submit(
     params, evaluation = parse_settings(settings or [])
     pairs = parse_metadata(metadata or [])
     with connect(url) as client:
-        about = {"name": name, "metadata": pairs, "priority": priority, "gpus": gpus}
+        about = {"name": name, "metadata": pairs, "priority": priority, "gpus": gpus, "gpu_class": gpu_class}
         job = client.jobs.create(dataset, method, ipc, seed, params, evaluation, **about)
         submitted(client, job, watch, as_json)
 

@@ -20,24 +20,25 @@ CLAIM_LOCK = 0x636C61696D  # any number that nothing else on the server locks
 
 
 def claim_next(
-    session: Session, worker: str, lease_s: float, queue: str = QUEUE, max_running: int | None = None
+    session: Session, worker: str, lease_s: float, queues: Sequence[str] = (QUEUE,), max_running: int | None = None
 ) -> Job | None:
-    """Take the best of the waiting jobs: the highest priority, then the one that has waited longest.
+    """Take the best of the jobs that wait in `queues`: the highest priority, then the one that has waited longest.
 
     Passed over are owners with as many running jobs as they may have (`max_running` where they have no limit of their
-    own). None if there is nothing to take, if the queue is paused, or if the worker is being drained.
+    own). None if there is nothing to take, if the queues are paused, or if the worker is being drained.
     """
     if session.get_bind().dialect.name == "postgresql":  # SQLite lets one transaction write at a time anyway
         session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": CLAIM_LOCK})
     drained = select(WorkerRow.id).where(WorkerRow.id == worker, WorkerRow.draining)
-    if session.get(PausedQueue, queue) or session.scalar(drained):
+    paused = set(session.scalars(select(PausedQueue.name)))
+    if paused.issuperset(queues) or session.scalar(drained):
         return None
     busy = _busy_owners(session, max_running)
     for priority in PRIORITIES.values():  # one level at a time, each along the index
         best = select(Job.id).where(
             Job.status == Status.QUEUED,
             Job.priority == priority,
-            Job.queue == queue,
+            Job.queue.in_(set(queues) - paused),
             Job.run_after <= utcnow(),
             Job.owner.not_in(busy),
         )

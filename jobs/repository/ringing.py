@@ -8,14 +8,15 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from jobs.lifecycle import Status
+from jobs.queue import QUEUE
 from jobs.repository.transition import utcnow
 from jobs.tables import Job, PausedQueue
 
 RING_BATCH = 100
 
 
-def due_for_ringing(session: Session, again_after_s: float) -> list[str]:
-    """Queued jobs that no worker has been told of, the oldest first, then those of which none has for `again_after_s`.
+def due_for_ringing(session: Session, again_after_s: float, queue: str = QUEUE) -> list[str]:
+    """Jobs of a queue that no worker has been told of, the oldest first, then those of which none has for so long.
 
     At most RING_BATCH. They count as rung for from now on; say `not_rung` of those for which that failed.
     """
@@ -23,7 +24,7 @@ def due_for_ringing(session: Session, again_after_s: float) -> list[str]:
     waiting = (
         select(Job.id)
         .where(Job.status == Status.QUEUED, Job.run_after <= now)
-        .where(Job.queue.not_in(select(PausedQueue.name)))
+        .where(Job.queue == queue, Job.queue.not_in(select(PausedQueue.name)))
         .order_by(Job.rung_at, Job.queued_at)
         .with_for_update(skip_locked=True)
     )

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from dream_core.recipes import Recipe
 from jobs.lifecycle import Status
-from jobs.queue import QUEUE
+from jobs.queue import queue_of
 from jobs.repository.transition import state_event, utcnow
 from jobs.spec import JobSpec
 from jobs.tables import LOCAL, Job
@@ -43,7 +43,7 @@ def create_job(
         resolved_spec=recipe.model_dump(mode="json"),
         labels=dict(metadata or {}),
         status=Status.QUEUED,
-        queue=QUEUE,
+        queue=queue_of(spec.resources.gpu_class),
         priority=priority,
         created_at=now,
         queued_at=now,

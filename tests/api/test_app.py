@@ -30,6 +30,12 @@ def test_ready_without_a_broker(settings, dead_redis_url):
     assert (response.status_code, response.json()["broker"]) == (200, "unreachable")
 
 
+def test_ready_where_there_is_to_be_no_broker(settings):
+    with serving(settings.model_copy(update={"redis_url": "none"})) as service:
+        response = httpx2.get(f"{service.url}/readyz")
+    assert (response.status_code, response.json()["broker"]) == (200, "none")
+
+
 def test_not_ready_before_migration(settings, tmp_path):
     empty = settings.model_copy(update={"database_url": f"sqlite:///{tmp_path}/empty.sqlite3"})
     with serving(empty) as service:

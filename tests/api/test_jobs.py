@@ -9,8 +9,10 @@ import redis
 from jobs import repository
 from jobs.dispatcher import tick
 from jobs.lifecycle import Status
+from jobs.operations import report_worker
 from jobs.queue import QUEUE, Bell
 from jobs.settings import Settings
+from jobs.tables import WorkerRow
 from tests.api.conftest import problem, serving
 from tests.fixtures.cluster import until
 
@@ -34,7 +36,7 @@ def test_submit(http, redis_url):
     assert response.headers["location"] == job["urls"]["self"] == f"/v1/jobs/{job['id']}"
     assert response.headers["retry-after"] == "2"
     assert (job["object"], job["status"], job["name"]) == ("distillation.job", "queued", "first try")
-    assert job["spec"]["resources"] == {"gpus": 1, "max_runtime_s": None}
+    assert job["spec"]["resources"] == {"gpus": 1, "max_runtime_s": None, "gpu_class": None}
     assert job["resolved_spec"]["outer_iterations"] == 2
     assert job["resolved_spec"]["evaluation"]["epochs"] == 5
     assert job["metadata"] == {"team": "vision"}
@@ -42,6 +44,19 @@ def test_submit(http, redis_url):
     assert (job["attempt"], job["retries_left"], job["version"], job["error"]) == (0, 2, 1, None)
     with redis.Redis.from_url(redis_url) as client:
         assert client.brpop([QUEUE], timeout=5)
+
+
+def test_a_job_for_a_class_of_gpu_that_nobody_has_is_taken_and_told_so(http, service):
+    spec = GOOD | {"resources": {"gpu_class": "a100"}}
+    job = http.post("/v1/jobs", json={"spec": spec}).json()
+    assert (job["status"], job["status_reason"]) == ("queued", "no_worker")
+    (said,) = http.get(job["urls"]["events"], params={"types": "warning"}).json()["data"]
+    assert said["data"]["code"] == "NO_WORKER"
+    service.call(report_worker, "worker-1", "gpu.a100", {})
+    again = http.post("/v1/jobs", json={"spec": spec}).json()
+    assert (again["status"], again["status_reason"]) == ("queued", None)
+    with service.sessions.begin() as session:
+        session.delete(session.get(WorkerRow, "worker-1"))
 
 
 @pytest.mark.parametrize(
@@ -63,6 +78,7 @@ def test_submit(http, redis_url):
         (GOOD | {"params": []}, "#/spec/params", "valid dictionary"),
         (GOOD | {"evaluation": {"epochs": 0}}, "#/spec/evaluation/epochs", "greater than or equal to 1"),
         (GOOD | {"eval": {}}, "#/spec/eval", "not permitted"),
+        (GOOD | {"resources": {"gpu_class": "A 100"}}, "#/spec/resources/gpu_class", "pattern"),
         (GOOD | {"resources": {"max_runtime_s": 0}}, "#/spec/resources/max_runtime_s", "greater than"),
         (GOOD | {"resources": {"gpus": 0}}, "#/spec/resources/gpus", "greater than or equal to 1"),
         (GOOD | {"resources": {"gpus": 11}}, "#/spec/resources/gpus", "digits has only 10"),

@@ -38,6 +38,12 @@ def test_submit_sends_settings_to_where_they_belong(dream):
     assert (spec["seed"], result.json["name"]) == (3, "a name")
 
 
+def test_submit_for_a_class_of_gpu(dream):
+    job = dream("submit", "-d", "digits", "--gpu-class", "a100", "--json").json
+    assert (job["spec"]["resources"]["gpu_class"], job["status_reason"]) == ("a100", "no_worker")
+    assert dream("cancel", job["id"]).code == 0  # the queue is gone with it
+
+
 @pytest.mark.parametrize("setting", ["factor", "=1", " =1"])
 def test_a_setting_that_is_none_is_wrong_usage(dream, setting):
     result = dream("submit", "-d", "digits", "--set", setting)

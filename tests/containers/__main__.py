@@ -34,6 +34,10 @@ def main() -> int:
     parser.add_argument(
         "--built", action="store_true", help="take the images of the last time instead of building them"
     )
+    parser.add_argument("--cuda", action="store_true", help="build the worker's image for GPUs, too: 20 GB of the disk")
+    parser.add_argument(
+        "--beside", action="store_true", help="of the steps on a stack that runs, only those of obs, proxy and s3"
+    )
     options = parser.parse_args()
     options.state.mkdir(parents=True, exist_ok=True)
     try:
@@ -60,7 +64,13 @@ def check(ours: Engine, options: argparse.Namespace) -> int:
         stack.configure(DREAM_DATA_DIR=REAL_DATA or "")
         try:
             hadolint = tool(options.state, HADOLINT, "hadolint")
-            Checks(stack, report, Path(place), hadolint).all(Path(REAL_DATA or "/nowhere"), build=not options.built)
+            Checks(stack, report, Path(place), hadolint).all(
+                Path(REAL_DATA or "/nowhere"),
+                build=not options.built,
+                cuda=options.cuda,
+                beside_alone=options.beside,
+                grafana="GRAFANA_IMAGE" in bases,
+            )
         except (AssertionError, ClientError, Failed, httpx2.HTTPError, subprocess.SubprocessError) as error:
             say(f"\n{type(error).__name__}: {error}\n\n{stack.last_words()}")
             return 1

@@ -14,13 +14,13 @@ import pytest
 from client.resources import Job
 from client.sdk import Client
 from dream_core.inventory import find
+from tests.containers.beside import NO_CAPABILITY, SERVICES, Beside
 from tests.containers.engine import Failed, run
 from tests.containers.report import Report, Step
 from tests.containers.stack import ROOT, SECRETS, Stack, checkpointed
 from tests.fixtures.cluster import digests_in
 from tests.fixtures.serving import JUDGED, SHORT
 
-SERVICES = ("api", "worker", "db", "broker")
 JOB: dict[str, Any] = {"params": SHORT | {"outer_iterations": 16}, "evaluation": JUDGED}
 """DREAM on real digits, long enough to be disturbed."""
 SHORTEST: dict[str, Any] = {
@@ -32,7 +32,6 @@ SHORTEST: dict[str, Any] = {
 MANY = 100
 OTHERS = ("cifar10", "mnist")
 WAIT_S = 600
-NO_CAPABILITY = "0000000000000000"
 _BLOCKS = re.findall(r"```console\n(.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL)
 DOCUMENTED = {
     name: next([line[2:] for line in block.splitlines()] for block in _BLOCKS if word in block)
@@ -47,7 +46,7 @@ class Checks:
         self._undisturbed: dict[str, str] = {}
         self._first: Job | None = None
 
-    def all(self, data: Path, *, build: bool) -> None:
+    def all(self, data: Path, *, build: bool, cuda: bool, beside_alone: bool, grafana: bool) -> None:
         """Every step; the first that fails raises. `data`: where real images are, if anywhere."""
         step = self._report.step
         with step("the Dockerfiles and the compose file, under every profile, are in order") as seen:
@@ -56,34 +55,44 @@ class Checks:
             if build:
                 self._stack.compose("build", seconds=3600)
             self.images(seen)
+        if cuda:
+            with step("the worker's image for GPUs is built") as seen:
+                self.cuda(seen)
         with step("the stack comes up, and everything in it is well") as seen:
             self._stack.up()
             self.start_up(seen)
         with step("no root, no capability, nothing to write to, one port, no secret in sight") as seen:
             self.hardened(seen)
         with self._stack.client() as client:
-            with step("DREAM on digits over the published port: submitted, streamed, downloaded, verified") as seen:
-                self.undisturbed(client, seen)
-            with step("a dataset from files of the host") as seen:
-                self.mounted(client, data, seen)
-            with step("the worker is killed in mid-job (SIGKILL)") as seen:
-                self.killed(client, seen)
-            with step("the worker is stopped in mid-job (SIGTERM)") as seen:
-                self.stopped(client, seen)
-            with step("the broker is away") as seen:
-                self.without_broker(client, seen)
-            with step("the database is away") as seen:
-                self.without_database(client, seen)
-            with step(f"two workers on one database, and {MANY} short jobs") as seen:
-                self.shared(client, seen)
-            with step("down, and up again") as seen:
-                self.down_and_up(client, seen)
-            with step("upgrade from the first schema, with a job done and a job waiting") as seen:
-                self.upgraded(client, seen)
-            with step("backup, and restore into empty volumes") as seen:
-                self.restored(client, seen)
+            if not beside_alone:
+                self.disturbed(client, data)
+            Beside(self._stack, self._report, self._downloads, grafana=grafana).all(client)
         with step("no secret in any log") as seen:
             self.silent(seen)
+
+    def disturbed(self, client: Client, data: Path) -> None:
+        """Jobs, and what may happen to them."""
+        step = self._report.step
+        with step("DREAM on digits over the published port: submitted, streamed, downloaded, verified") as seen:
+            self.undisturbed(client, seen)
+        with step("a dataset from files of the host") as seen:
+            self.mounted(client, data, seen)
+        with step("the worker is killed in mid-job (SIGKILL)") as seen:
+            self.killed(client, seen)
+        with step("the worker is stopped in mid-job (SIGTERM)") as seen:
+            self.stopped(client, seen)
+        with step("the broker is away") as seen:
+            self.without_broker(client, seen)
+        with step("the database is away") as seen:
+            self.without_database(client, seen)
+        with step(f"two workers on one database, and {MANY} short jobs") as seen:
+            self.shared(client, seen)
+        with step("down, and up again") as seen:
+            self.down_and_up(client, seen)
+        with step("upgrade from the first schema, with a job done and a job waiting") as seen:
+            self.upgraded(client, seen)
+        with step("backup, and restore into empty volumes") as seen:
+            self.restored(client, seen)
 
     # ------------------------------------------------------------------ the files and the images
 
@@ -125,6 +134,21 @@ class Checks:
             size = f"{facts['Size'] / 1e6:,.0f} MB, of which {self._ours(facts) / 1e6:,.0f} beyond the base image"
             torch = f", torch {there['torch']}" if "torch" in there else ", no torch"
             seen.saw(f"{image}: {size}{torch}; {len(pinned)} packages as pinned")
+
+    def cuda(self, seen: Step) -> None:
+        """As far as can be seen without a GPU."""
+        self._stack.compose("--profile", "gpu", "build", "worker-gpu", seconds=3600)
+        image = self._stack.image("worker-gpu")
+        (facts,) = json.loads(self._stack.docker("image", "inspect", image))
+        program = (
+            "import torch, cuml, cupy; "
+            "print('torch', torch.__version__, 'cuML', cuml.__version__, 'GPU', cupy.cuda.is_available())"
+        )
+        home = "/var/lib/dream:uid=10001,gid=10001"  # the volume: what is compiled is kept there
+        confined = ("--rm", "--network", "none", "--read-only", "--cap-drop", "ALL", "--tmpfs", "/tmp", "--tmpfs", home)
+        seen.saw(f"{image}: {facts['Size'] / 1e6:,.0f} MB, {self._ours(facts) / 1e6:,.0f} beyond the base image")
+        seen.saw(self._stack.docker("run", *confined, image, "python", "-c", program).splitlines()[-1])
+        seen.saw(self._stack.docker("run", *confined, image, "g++", "--version").splitlines()[0])
 
     def _ours(self, facts: dict[str, Any]) -> int:
         base = self._stack.docker("image", "inspect", "--format", "{{.Size}}", self._stack.base)
@@ -314,6 +338,8 @@ class Checks:
 
     def restored(self, client: Client, seen: Step) -> None:
         before = [(job.id, job.status, job.version) for job in client.jobs.list()]
+        with pytest.raises(Failed, match=r"do as docs/deploy\.md says"):
+            self._stack.compose("exec", "-T", "api", "dream", "backup", "/tmp/backup")
         for line in DOCUMENTED["backup"]:
             self._stack.typed(line)
         self._stack.down("--volumes")
@@ -328,6 +354,6 @@ class Checks:
 
     def silent(self, seen: Step) -> None:
         logs = self._stack.logs()
-        found = [name for name in SECRETS if self._stack.settings[name] in logs]
+        found = [name for name in (*SECRETS, "S3_SECRET_ACCESS_KEY") if self._stack.settings[name] in logs]
         assert not found, found
         seen.saw(f"{len(logs.splitlines()):,} lines looked through")

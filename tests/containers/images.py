@@ -14,8 +14,13 @@ PUBLISHED = {
     "PYTHON_IMAGE": "python:3.11-slim-bookworm",
     "POSTGRES_IMAGE": "postgres:17-bookworm",
     "REDIS_IMAGE": "redis:8-bookworm",
+    "PROMETHEUS_IMAGE": "prom/prometheus:v3.14.0",
+    "GRAFANA_IMAGE": "grafana/grafana:13.2.3",
+    "CADDY_IMAGE": "caddy:2.11.7",
+    "S3_IMAGE": "chrislusf/seaweedfs:4.48",
 }
-STANDINS = {name: f"dream-standin-{name.partition('_')[0].lower()}" for name in (*PUBLISHED, "BUILD_IMAGE")}
+MADE = ("PYTHON", "BUILD", "POSTGRES", "REDIS", "PROMETHEUS", "CADDY", "S3")  # Grafana is in no registry of packages
+STANDINS = {f"{name}_IMAGE": f"dream-standin-{name.lower()}" for name in MADE}
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 DEBIAN = "bookworm"  # has Python 3.11
 
@@ -28,7 +33,7 @@ def base_images(engine: Engine) -> dict[str, str]:
         if not engine.own:
             raise Unavailable("the images that ours are made from cannot be pulled")
         _bootstrap(engine, STANDINS["PYTHON_IMAGE"])
-    for name in ("BUILD_IMAGE", "POSTGRES_IMAGE", "REDIS_IMAGE"):
+    for name in list(STANDINS)[1:]:
         with tempfile.TemporaryDirectory() as place:
             shutil.copytree(HERE / "standins", place, dirs_exist_ok=True)
             if name == "BUILD_IMAGE":

@@ -19,7 +19,7 @@ from tests.fixtures.cluster import until
 ROOT = Path(__file__).parents[2]
 PROJECT = "dream-containers"
 SECRETS = ("DREAM_ADMIN_KEY", "DREAM_SECRET", "POSTGRES_PASSWORD", "REDIS_PASSWORD")
-BUILT = {"migrate": "api", "api": "api", "worker": "worker"}
+BUILT = {"migrate": "api", "api": "api", "worker": "worker", "worker-gpu": "cuda"}
 # So that a lost worker is missed, and a job checkpointed, within seconds.
 HURRIED = {
     "DREAM_LEASE_S": "15",
@@ -54,14 +54,14 @@ class Stack:
     def _set_up_builds(self, bases: Mapping[str, str], torch: Mapping[str, str]) -> None:
         """What .env has no line for, since it is of this machine: base images, and the network to build in."""
         images = {name: bases[name] for name in ("PYTHON_IMAGE", "BUILD_IMAGE")}
-        arguments = {"api": images, "worker": images | torch}
+        arguments = {"api": images, "worker": images | dict(torch), "cuda": images}
         network = {"network": "host"} if self._engine.own else {}
         services: dict[str, Any] = {
             name: {"build": {"args": arguments[kind]} | network} for name, kind in BUILT.items()
         }
         services["worker"]["environment"] = {"OMP_NUM_THREADS": "1"}  # the bytes are of a number of threads
         self._override.write_text(json.dumps({"services": services}))
-        servers = {name: bases[name] for name in ("POSTGRES_IMAGE", "REDIS_IMAGE")}
+        servers = {name: image for name, image in bases.items() if name not in images}
         self.configure(DREAM_PORT=str(self.port), DREAM_TAG="containers", **HURRIED, **servers)
 
     def compose(self, *arguments: str, seconds: float = 600, files: tuple[str, ...] = ()) -> str:
@@ -82,7 +82,7 @@ class Stack:
         return self._engine.run(*arguments)
 
     def image(self, service: str) -> str:
-        return f"dream-{BUILT[service]}:containers"
+        return f"dream-{BUILT[service]}:containers" if service != "worker-gpu" else "dream-worker:containers-cuda"
 
     def container(self, service: str) -> str:
         """Its id, whether it runs or not."""
@@ -100,9 +100,9 @@ class Stack:
             "exec", self.container("db"), "psql", "-U", "dream", "-h", "/var/run/postgresql", "-tAc", query
         )
 
-    def up(self) -> None:
-        """Everything, and wait until it is well."""
-        self.compose("up", "--detach", "--no-build", "--wait", "--wait-timeout", "120")
+    def up(self, *services: str) -> None:
+        """These, or all, and wait until they are well."""
+        self.compose("up", "--detach", "--no-build", "--wait", "--wait-timeout", "120", *services)
 
     def scale(self, service: str, number: int) -> None:
         """So many containers of it."""

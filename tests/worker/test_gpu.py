@@ -1,9 +1,11 @@
 """Figures of GPUs, where there are any; where there is none, none and no complaint."""
 
 import pynvml
+import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from worker.gpu import GpuFigures
+from jobs.spec import Resources
+from worker.gpu import Gpu, GpuFigures, class_of, own_gpu
 
 
 def gpus() -> int:
@@ -28,3 +30,34 @@ def test_they_can_be_scraped():
     registry = CollectorRegistry()
     registry.register(GpuFigures())
     assert (b"dream_gpu_memory_used_bytes" in generate_latest(registry)) == (gpus() > 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100-80gb-hbm3"),
+        ("NVIDIA A100-SXM4-80GB", "a100-sxm4-80gb"),
+        ("NVIDIA GeForce RTX 4090", "geforce-rtx-4090"),
+        ("Tesla T4", "tesla-t4"),
+        ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", "rtx-pro-6000-blackwell-max-q-workstation"),
+    ],
+)
+def test_a_name_becomes_a_class_that_jobs_may_ask_for(name, expected):
+    assert class_of(name) == Resources(gpu_class=expected).gpu_class == expected
+
+
+def test_a_worker_is_of_the_class_that_it_is_said_to_be(settings):
+    gpu = own_gpu(settings.model_copy(update={"gpu_class": "a100", "device": "cpu"}))
+    assert gpu == Gpu(None, "a100")
+    assert gpu.queues == ("default", "gpu.a100")
+
+
+def test_a_worker_without_a_gpu_has_no_class(settings):
+    assert own_gpu(settings.model_copy(update={"device": "cpu"})).queues == ("default",)
+
+
+@pytest.mark.skipif(gpus() != 1, reason="needs one GPU")
+def test_a_worker_with_one_gpu_is_of_the_class_that_its_name_is(settings):
+    gpu = own_gpu(settings)
+    assert gpu.name
+    assert gpu.queues == ("default", f"gpu.{class_of(gpu.name)}")
