@@ -32,10 +32,11 @@ from dream_core import evaluation as judge
 from dream_core.datasets import Dataset, load_dataset
 from dream_core.datasets.store import fingerprint, from_counts
 from dream_core.distillation import Distillation
+from dream_core.errors import InvalidRecipe
 from dream_core.evaluation import NetworkScore
 from dream_core.host import keep_freed_memory
 from dream_core.inventory import find
-from dream_core.recipes import EvaluationRecipe, MatchingRecipe, Recipe, make_recipe, own_recipe
+from dream_core.recipes import EvaluationRecipe, MatchingRecipe, Recipe, make_recipe, own_recipe, read_recipe
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, only this file's folder is searched
 
@@ -232,9 +233,9 @@ def _sre2l(cell: Cell) -> dict[str, Any]:
             "label_epochs": EPOCHS_SOFT // 5}  # fmt: skip
 
 
-def digest(cell: Cell) -> str:
+def digest(cell: Cell, recipe: dict[str, Any]) -> str:
     """Sixteen hexadecimal digits of everything that decides a cell's numbers, the code apart."""
-    about = {"cell": asdict(cell), "recipe": recipe_of(cell).model_dump(), "per_class": BUDGET["per_class"]}
+    about = {"cell": asdict(cell), "recipe": recipe, "per_class": BUDGET["per_class"]}
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -260,7 +261,7 @@ def measure(cell: Cell, data_dir: Path, cache: Path) -> dict[str, Any]:
     own = own_recipe(recipe)
     return {
         **asdict(cell),
-        "digest": digest(cell),
+        "digest": digest(cell, recipe.model_dump()),
         "judged": recipe.evaluation.mode,
         "factor": recipe.factor if isinstance(recipe, MatchingRecipe) else 1,
         "steps": recipe.steps,
@@ -413,12 +414,20 @@ def run_here(cell: Cell, options: argparse.Namespace) -> int:
 
 
 def read(cell: Cell, folder: Path, of_any: bool = False) -> dict[str, Any] | None:
-    """The kept result of a cell, where there is one of this very configuration, or `of_any`."""
+    """The kept result of a cell, where there is one of this very configuration, or `of_any`.
+
+    What recipes did not have when it was kept is at its default.
+    """
     try:
         result = json.loads((folder / f"{cell.name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return result if of_any or _is_of(cell, result) else None
+    except (OSError, ValueError, InvalidRecipe):
         return None
-    return result if of_any or result.get("digest") == digest(cell) else None
+
+
+def _is_of(cell: Cell, result: dict[str, Any]) -> bool:
+    same = digest(cell, result["recipe"]) == result["digest"]
+    return same and read_recipe(result["recipe"]) == recipe_of(cell)
 
 
 def write_report(failed: dict[Cell, str]) -> None:

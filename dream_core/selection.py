@@ -88,30 +88,44 @@ class RandomDraws(_Stateless):
 class RepresentativeSelection:
     """Every `interval` inner iterations the class is clustered anew; until then its representatives stay.
 
-    The interval is counted from every fresh network; where networks live shorter than that, over all iterations, and
-    the representatives outlive the network that chose them.
+    The interval is counted from every fresh network; where networks live shorter than that, or the classes are
+    staggered, over all iterations, and the representatives outlive the network that chose them.
     """
 
     def __init__(self, recipe: MatchingRecipe, train: LabeledImages, representatives: "Representatives"):
-        self.interval, self.count, self.per_outer = recipe.interval, recipe.batch_real, recipe.inner_iterations
-        self.train, self.representatives = train, representatives
+        self.recipe, self.train, self.representatives = recipe, train, representatives
         self.chosen: dict[int, Tensor] = {}
 
     def batch(self, label: int, network: Embedding, outer: int, inner: int) -> Tensor:
-        if self._due(outer, inner):
-            key = ("cluster", outer, inner, label)
-            self.chosen[label] = self.representatives(self.train.of_class(label), network, self.count, key)
+        if self.due(label, outer, inner):
+            # a fresh network starts anew, so that no choice is handed down for ever
+            warm = self.recipe.warm_start and inner >= self.recipe.interval
+            last = self.chosen[label] if warm else torch.empty(0, dtype=torch.int64)
+            self.chosen[label] = self.cluster(label, network, ("cluster", outer, inner, label), last)
         return self.chosen[label]
 
     def share(self, ranks: Ranks, outer: int, inner: int) -> None:
-        if self._due(outer, inner):
-            classes = self.train.classes
+        classes = self.train.classes
+        if any(self.due(label, outer, inner) for label in range(classes)):
             mine = [self.chosen[label] for label in ranks.own(classes)]
             self.chosen = dict(enumerate(ranks.gather(mine, classes)))
 
-    def _due(self, outer: int, inner: int) -> bool:
-        passed = inner if self.per_outer >= self.interval else outer * self.per_outer + inner
-        return passed % self.interval == 0
+    def due(self, label: int, outer: int, inner: int) -> bool:
+        """Whether the class is clustered in an inner iteration: at the very first, then when it is its turn."""
+        recipe = self.recipe
+        passed = outer * recipe.inner_iterations + inner if recipe.interval_runs_on else inner
+        turn = label * recipe.interval // self.train.classes if recipe.staggered else 0
+        return passed == 0 or passed % recipe.interval == turn
+
+    def cluster(self, label: int, network: Embedding, key: tuple[str | int, ...], last: Tensor) -> Tensor:
+        """Representatives of the class, or of a pool that is drawn of it; k-means starts from the `last`, if any."""
+        images, size = self.train.of_class(label), self.recipe.pool
+        if not 0 < size < len(images):
+            return self.representatives(images, network, self.recipe.batch_real, key, start=last)
+        drawn = torch.randperm(len(images), generator=stream(self.recipe.seed, "pool", *key))
+        pool = torch.cat([last, drawn[~torch.isin(drawn, last)]])[:size].sort().values
+        start = torch.searchsorted(pool, last)
+        return pool[self.representatives(images[pool], network, self.recipe.batch_real, key, start=start)]
 
     def state_dict(self) -> dict[str, Tensor]:
         return {str(label): indices for label, indices in self.chosen.items()}
@@ -142,34 +156,34 @@ class Representatives:
         count: int,
         key: tuple[str | int, ...],
         per_cluster: int | None = None,
+        start: Tensor | None = None,
     ) -> Tensor:
         """`count` indices into the images of one class (uint8 [n, C, H, W]), or all n where there are no more.
 
         `count / per_cluster` clusters give their `per_cluster` nearest images each. Indices are unique, unless the
-        recipe asks for the official behaviour.
+        recipe asks for the official behaviour. `start`, where it is not empty, are the indices of an earlier choice:
+        the first that each cluster gave is its centre to start from, where this network now puts it.
         """
-        per_cluster = per_cluster or self.recipe.per_cluster
+        by_distance = isinstance(self.recipe, MatchingRecipe) and self.recipe.ranking == "closest"
+        per_cluster = 1 if by_distance else per_cluster or self.recipe.per_cluster
         if len(images) <= count and not self.recipe.official:
             return torch.arange(len(images))
         with self.watch("embedding"):
             chunk = self.recipe.embedding_chunk
             features = embed(network, images, chunk, self.device, self.normalize, self.computing)
         with self.watch("kmeans"):
-            seed = derive(self.recipe.seed, *key)
-            if isinstance(self.recipe, MatchingRecipe) and self.recipe.ranking == "closest":
-                return closest(
-                    features, self._kmeans(min(count, len(images)), seed).fit(features).cluster_centers_, count
-                )
-            clusters = -(-count // per_cluster)
-            kmeans = self._kmeans(min(clusters, len(images)), seed).fit(features)
-            return nearest(features, kmeans.cluster_centers_, per_cluster, unique=not self.recipe.official)[:count]
+            clusters = min(-(-count // per_cluster), len(images))
+            warm = start is not None and len(start) > 0
+            init = features[start[::per_cluster].to(features.device)] if warm else self.recipe.clustering_init
+            centers = self._kmeans(clusters, init, derive(self.recipe.seed, *key)).fit(features).cluster_centers_
+            if by_distance:
+                return closest(features, centers, count)
+            return nearest(features, centers, per_cluster, unique=not self.recipe.official)[:count]
 
-    def _kmeans(self, clusters: int, seed: int) -> Clusterer:
+    def _kmeans(self, clusters: int, init: str | Tensor, seed: int) -> Clusterer:
         if self.recipe.official:
             return OfficialKMeans(clusters, random_state=seed)
-        return make_kmeans(
-            self.engine, clusters, self.recipe.clustering_init, self.recipe.clustering_iterations, random_state=seed
-        )
+        return make_kmeans(self.engine, clusters, init, self.recipe.clustering_iterations, random_state=seed)
 
 
 @torch.no_grad()

@@ -47,9 +47,12 @@ def cuml_available() -> bool:
     return bool(cupy.cuda.is_available())
 
 
-def make_kmeans(engine: str, n_clusters: int, init: str, max_iter: int, random_state: int) -> Clusterer:
-    """k-means by engine name: `torch`, `sklearn` or `cuml`. `init` is `k-means++` or `random` (distinct rows)."""
-    if init not in ("k-means++", "random"):
+def make_kmeans(engine: str, n_clusters: int, init: str | Tensor, max_iter: int, random_state: int) -> Clusterer:
+    """k-means by engine name: `torch`, `sklearn` or `cuml`.
+
+    `init` is `k-means++`, `random` (distinct rows), or the starting centres: float [n_clusters, d], where the data are.
+    """
+    if isinstance(init, str) and init not in ("k-means++", "random"):
         raise ValueError(f"unknown init {init!r}; use k-means++ or random")
     match engine:
         case "torch":

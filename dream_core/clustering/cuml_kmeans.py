@@ -10,10 +10,16 @@ class CumlKMeans:
     """cuML's k-means, one start; parameters as in TorchKMeans."""
 
     def __init__(
-        self, n_clusters: int, init: str = "random", max_iter: int = 100, tol: float = 1e-4, random_state: int = 0
+        self,
+        n_clusters: int,
+        init: str | Tensor = "random",
+        max_iter: int = 100,
+        tol: float = 1e-4,
+        random_state: int = 0,
     ):
+        start = cupy.asarray(init.float().contiguous()) if isinstance(init, Tensor) else init
         self._kmeans = KMeans(
-            n_clusters=n_clusters, init=init, n_init=1, max_iter=max_iter, tol=tol,
+            n_clusters=n_clusters, init=start, n_init=1, max_iter=max_iter, tol=tol,
             random_state=random_state % 2**31, output_type="cupy",
         )  # fmt: skip
         self.n_clusters = n_clusters

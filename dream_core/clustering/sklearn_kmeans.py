@@ -17,11 +17,16 @@ class SklearnKMeans:
     """
 
     def __init__(
-        self, n_clusters: int, init: str = "random", max_iter: int = 100, tol: float = 1e-4, random_state: int = 0
+        self,
+        n_clusters: int,
+        init: str | Tensor = "random",
+        max_iter: int = 100,
+        tol: float = 1e-4,
+        random_state: int = 0,
     ):
         self._kmeans = KMeans(
             n_clusters,
-            init=init,
+            init=init.cpu().numpy() if isinstance(init, Tensor) else init,
             n_init=1,  # pyright: ignore[reportArgumentType] - its annotation forgets integers
             max_iter=max_iter,
             tol=tol,

@@ -14,12 +14,18 @@ class TorchKMeans:
     the same bits on the same device.
 
     Args:
-        init: `random` starts from distinct rows, `k-means++` from rows drawn by squared distance.
+        init: `random` starts from distinct rows, `k-means++` from rows drawn by squared distance; or the starting
+            centres themselves, float [n_clusters, d].
         random_state: seeds all draws.
     """
 
     def __init__(
-        self, n_clusters: int, init: str = "random", max_iter: int = 100, tol: float = 1e-4, random_state: int = 0
+        self,
+        n_clusters: int,
+        init: str | Tensor = "random",
+        max_iter: int = 100,
+        tol: float = 1e-4,
+        random_state: int = 0,
     ):
         self.n_clusters, self.init, self.max_iter, self.tol = n_clusters, init, max_iter, tol
         self.random_state = random_state
@@ -33,7 +39,8 @@ class TorchKMeans:
         X = X - mean  # distances by inner products lose digits far from the origin
         norms = X.square().sum(1)
         threshold = self.tol * float(norms.mean()) / X.shape[1]
-        centers, labels = self._start(X, norms), None
+        given = isinstance(self.init, Tensor)
+        centers, labels = self.init.to(X) - mean if given else self._start(X, norms), None
         scores = X.new_empty(len(X), self.n_clusters)
         for iteration in range(1, self.max_iter + 1):
             self.n_iter_ = iteration

@@ -184,11 +184,12 @@ def _matching(recipe: MatchingRecipe, facts: DatasetFacts) -> float:
         "none": 0,
     }[recipe.network_data]
     warmup = recipe.outer_iterations * recipe.warmup_epochs * facts.train
-    if recipe.inner_iterations >= recipe.interval:
-        clusterings = recipe.outer_iterations * math.ceil(recipe.inner_iterations / recipe.interval)
-    else:
+    if recipe.interval_runs_on:
         clusterings = math.ceil(recipe.steps / recipe.interval)
-    embedded = clusterings * facts.train if recipe.selection == "representative" else 0
+    else:
+        clusterings = recipe.outer_iterations * math.ceil(recipe.inner_iterations / recipe.interval)
+    pools = min(recipe.pool * facts.classes, facts.train) if recipe.pool else facts.train
+    embedded = clusterings * pools if recipe.selection == "representative" else 0
     return matched + network + warmup + embedded
 
 

@@ -53,6 +53,13 @@ class MatchingRecipe(ClusteringRecipe, Computed, frozen=True):
     interval: Positive = 10
     """Inner iterations between two clusterings, counted anew for every network; over networks where those live
     shorter than the interval."""
+    staggered: bool = False
+    """Give each class a turn of its own within the interval, counted over all networks, so that no step but the first
+    clusters them all. A fresh network is matched with its predecessor's choice until it is the class's turn."""
+    pool: Count = 0
+    """Images of a class that a clustering looks at, drawn anew for each; 0: all."""
+    warm_start: bool = False
+    """Start k-means from the images chosen last with the same network, where it now puts them."""
     ranking: Literal["each", "closest"] = "each"
     """The images nearest to each centre; or as many clusters as images, and the images closest to their own centre."""
 
@@ -109,6 +116,11 @@ class MatchingRecipe(ClusteringRecipe, Computed, frozen=True):
         return self.outer_iterations * self.inner_iterations
 
     @property
+    def interval_runs_on(self) -> bool:
+        """Whether `interval` is counted over all networks, and not anew for each."""
+        return self.staggered or self.inner_iterations < self.interval
+
+    @property
     def real_images_to_start(self) -> int:
         return 0 if self.init == "noise" else self.ipc * self.factor**2
 
@@ -134,6 +146,14 @@ class MatchingRecipe(ClusteringRecipe, Computed, frozen=True):
             found.append(("params.per_cluster", f"must not exceed batch_real, which is {self.batch_real}"))
         if self.compiled == "on" and self.norm == "batch":
             found.append(("params.compiled", "batch normalisation is not compiled; use auto or off"))
+        if 0 < self.pool < self.batch_real:
+            found.append(("params.pool", f"must hold batch_real = {self.batch_real} images; use more, or 0 for all"))
+        if self.warm_start and self.inner_iterations <= self.interval:
+            told = f"needs networks that are clustered with twice; set interval below {self.inner_iterations}"
+            found.append(("params.warm_start", f"{told}, or leave it out"))
+        for name in ("staggered", "pool", "warm_start"):
+            if self.official and getattr(self, name):
+                found.append((f"params.{name}", "is not what the official code does; leave it or `official` out"))
         if self.method not in ("dream", self.base, "dream+"):
             found.append(("params.base", f"is for dream; leave it out, or set method to dream or {self.base}"))
         if self.method == "dream+" and self.base != "idc":

@@ -35,7 +35,7 @@ def inertia(X, centers):
     return float(torch.cdist(X.double().cpu(), centers.double().cpu()).min(1).values.square().sum())
 
 
-def fit(engine, X, k, init="k-means++", seed=0, max_iter=100):
+def fit(engine, X, k, init: str | torch.Tensor = "k-means++", seed=0, max_iter=100):
     return make_kmeans(engine, k, init, max_iter, random_state=seed).fit(X.to(device(engine)))
 
 
@@ -126,6 +126,19 @@ def test_data_and_global_generators_are_left_alone(engine):
 @every_engine
 def test_large_seeds_are_taken(engine):
     assert fit(engine, cloud(), 4, seed=2**63 - 1).cluster_centers_.shape == (4, 8)
+
+
+@every_engine
+def test_centres_that_are_given_are_where_it_starts(engine):
+    X = cloud(400, 16)
+    cold = fit(engine, X, 20, "random")
+    start = cold.cluster_centers_.clone()
+    warm = fit(engine, X, 20, start)
+    assert warm.n_iter_ < cold.n_iter_
+    assert inertia(X, warm.cluster_centers_) <= inertia(X, start) * (1 + 1e-6)
+    assert torch.equal(start, cold.cluster_centers_)
+    # the seed has nothing left to decide
+    assert torch.equal(warm.cluster_centers_, fit(engine, X, 20, start, seed=1).cluster_centers_)
 
 
 def test_torch_leaves_no_cluster_empty():

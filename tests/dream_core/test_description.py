@@ -161,6 +161,21 @@ def test_image_passes_follow_what_is_set():
     assert short == whole / 2000
 
 
+@pytest.mark.parametrize(
+    ("changes", "embedded"),
+    [
+        ({}, 10 * 60_000),
+        ({"pool": 500}, 10 * 5000),
+        ({"pool": 10_000}, 10 * 60_000),
+        ({"staggered": True}, 10 * 60_000),
+    ],
+)
+def test_image_passes_count_what_is_clustered(changes, embedded):
+    params = {"outer_iterations": 1} | changes
+    matched = 100 * (10 * (128 + 4) + 500)
+    assert image_passes(make_recipe("dream", "mnist", 1, params=params), DATASETS["mnist"]) == matched + embedded
+
+
 def test_it_needs_no_torch():
     program = (
         "import sys; from dream_core.recipes.description import describe_all; describe_all()\n"

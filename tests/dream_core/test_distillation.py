@@ -46,7 +46,16 @@ def test_seed_0_is_a_seed():
 @pytest.mark.parametrize("method", METHODS)
 def test_resumed_after_any_step_it_ends_in_the_same_bytes(method):
     """Saved to a file's bytes and loaded into a new run, at every boundary of steps and of outer iterations."""
-    recipe = tiny_recipe_of(method)
+    resumes_to_the_same_bytes(tiny_recipe_of(method))
+
+
+@pytest.mark.parametrize("changes", [{"warm_start": True}, {"pool": 7}, {"staggered": True},
+                                     {"warm_start": True, "pool": 7, "staggered": True}])  # fmt: skip
+def test_however_cheap_its_clustering_a_run_resumes_to_the_same_bytes(changes):
+    resumes_to_the_same_bytes(tiny_recipe(**changes, inner_iterations=4))
+
+
+def resumes_to_the_same_bytes(recipe):
     whole = start(recipe)
     saved = [save(whole.state_dict())]
     losses = []

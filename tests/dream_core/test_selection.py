@@ -1,5 +1,7 @@
 """Which real images are chosen: nearest to the centres, from raw pixels, every `interval` steps."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -75,7 +77,7 @@ def test_clusters_are_as_many_as_images_unless_several_are_taken_of_each(monkeyp
     recipe, dataset = tiny_recipe(per_cluster=4, batch_real=12), tiny_dataset(counts=(60, 40, 30))
     select, asked = representatives(recipe, dataset), []
     make = select._kmeans
-    monkeypatch.setattr(select, "_kmeans", lambda clusters, seed: asked.append(clusters) or make(clusters, seed))
+    monkeypatch.setattr(select, "_kmeans", lambda clusters, *rest: asked.append(clusters) or make(clusters, *rest))
     assert len(select(dataset.train.of_class(0), network(recipe), 12, ("x",))) == 12
     assert len(select(dataset.train.of_class(0), network(recipe), 12, ("x",), per_cluster=1)) == 12
     assert asked == [3, 12]
@@ -115,6 +117,112 @@ def test_classes_are_clustered_anew_every_interval_by_the_network_as_it_is():
     assert kept[3] == kept[4] == kept[5]
     assert len({str(kept[n]) for n in (0, 3, 6)}) == 3
     assert selection.batch(0, net, 1, 0).tolist() != kept[0]
+
+
+# ---- clustering made cheap
+
+
+def selection(counts=(40, 40, 40), **changes):
+    recipe, dataset = tiny_recipe(batch_real=8, **changes), tiny_dataset(counts=counts)
+    return RepresentativeSelection(recipe, dataset.train, representatives(recipe, dataset))
+
+
+def choices(selection, steps=14, label=0):
+    """What a class is matched with, step by step, by networks that differ from one outer iteration to the next."""
+    found = []
+    for outer, inner in (divmod(step, selection.recipe.inner_iterations) for step in range(steps)):
+        net = networks.matched_network(selection.recipe, 3, 3, stream(outer, "network"), CPU)
+        found.append(selection.batch(label, net, outer, inner).tolist())
+    return found
+
+
+def due(selection, steps=60):
+    """Step -> classes that are clustered in it."""
+    per_outer, classes = selection.recipe.inner_iterations, selection.train.classes
+    turns = (divmod(step, per_outer) for step in range(steps))
+    return [[label for label in range(classes) if selection.due(label, *turn)] for turn in turns]
+
+
+@pytest.mark.parametrize("pool", [40, 1000])
+def test_a_pool_of_the_whole_class_changes_nothing(pool):
+    assert choices(selection(pool=pool)) == choices(selection())
+
+
+def test_a_pool_bounds_what_is_embedded_and_is_drawn_anew(monkeypatch):
+    select, seen = selection(pool=12, interval=2, inner_iterations=6), []
+    choose = select.representatives
+    select.representatives = lambda images, *rest, **more: seen.append(images) or choose(images, *rest, **more)
+    found = choices(select)
+    assert [len(images) for images in seen] == [12] * 7  # every second step, and when a network is new
+    assert not torch.equal(seen[0], seen[1])
+    assert all(len(set(chosen)) == 8 for chosen in found)
+    assert found == choices(selection(pool=12, interval=2, inner_iterations=6))
+
+
+def test_a_pool_as_large_as_the_batch_is_taken_whole():
+    assert all(len(set(chosen)) == 8 for chosen in choices(selection(pool=8)))
+
+
+def test_a_class_smaller_than_the_batch_is_still_taken_whole():
+    found = choices(selection(counts=(40, 40, 5), pool=8, warm_start=True, interval=2), label=2)
+    assert all(chosen == list(range(5)) for chosen in found)
+
+
+@pytest.mark.parametrize("inner_iterations", [3, 7, 20])
+@pytest.mark.parametrize("interval", [1, 5, 10])
+@pytest.mark.parametrize("classes", [1, 3, 4, 12])
+def test_staggered_classes_take_turns_and_are_never_older_than_the_interval(inner_iterations, interval, classes):
+    select = selection(counts=(9,) * classes, staggered=True, interval=interval, inner_iterations=inner_iterations)
+    turns = due(select)
+    assert turns[0] == list(range(classes))
+    assert max(map(len, turns[1:])) == -(-classes // interval)
+    for label in range(classes):
+        when = [step for step, labels in enumerate(turns) if label in labels]
+        assert max(later - earlier for earlier, later in pairwise(when)) <= interval
+
+
+def test_one_class_alone_has_nothing_to_stagger():
+    changes = {"counts": (40,), "interval": 5, "inner_iterations": 10}
+    assert choices(selection(staggered=True, **changes), 20) == choices(selection(**changes), 20)
+
+
+def spied(monkeypatch, select):
+    """Clusterings as they are made: what k-means started from, and the clusterer."""
+    made, make = [], select.representatives._kmeans
+
+    def spy(clusters, init, seed):
+        made.append((init, make(clusters, init, seed)))
+        return made[-1][1]
+
+    monkeypatch.setattr(select.representatives, "_kmeans", spy)
+    return made
+
+
+@pytest.mark.parametrize("changes", [{}, {"pool": 25}, {"per_cluster": 3}, {"ranking": "closest"}])
+def test_warm_starts_are_the_last_choice_where_the_network_now_puts_it(monkeypatch, changes):
+    select = selection(warm_start=True, interval=2, inner_iterations=5, **changes)
+    made = spied(monkeypatch, select)
+    found = choices(select, 10)
+    assert [isinstance(init, str) for init, _ in made] == [True, False, False] * 2  # cold when a network is new
+    net = networks.matched_network(select.recipe, 3, 3, stream(0, "network"), CPU)
+    features = embed(net, select.train.of_class(0), 128, CPU, None)
+    last = torch.tensor(found[1])[:: changes.get("per_cluster", 1)]
+    torch.testing.assert_close(made[1][0], features[last])
+
+
+def test_a_warm_start_needs_fewer_iterations_and_is_as_good(monkeypatch):
+    """With a network that stands still, over ten clusterings."""
+    iterations, inertia = {}, {}
+    for warm in (True, False):
+        select = selection(counts=(400, 40, 40), warm_start=warm, interval=2, inner_iterations=20)
+        made = spied(monkeypatch, select)
+        choices(select, 20)
+        features = embed(network(select.recipe), select.train.of_class(0), 128, CPU, None)
+        centers = [kmeans.cluster_centers_ for _, kmeans in made[1:]]
+        iterations[warm] = sum(kmeans.n_iter_ for _, kmeans in made[1:])
+        inertia[warm] = sum(float(torch.cdist(features, c).min(1).values.square().sum()) for c in centers)
+    assert iterations[True] < 0.8 * iterations[False]
+    assert inertia[True] < inertia[False] * 1.01
 
 
 def test_initial_images_are_representatives_in_the_untrained_network_of_outer_iteration_0():
