@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch._dynamo
@@ -24,7 +24,6 @@ from dream_core.recipes import Computed
 
 log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 _SHAPES = 64
@@ -44,14 +43,16 @@ class Computing:
     compiled: bool = False
     bfloat16: bool = False
 
-    def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def run(self, function: Callable[..., R], *args: Any) -> R:
         """Call a function, compiled where that is on. What is compiled is kept by function, shapes and types, and
         serves every network of the same structure: the function must live as long as the process does, and take all
         that changes as tensors."""
         if not self.compiled:
-            return function(*args, **kwargs)
+            return function(*args)
+        # a crop leaves strides that hang on its draw, and every other stride would be compiled anew
+        args = tuple(arg.contiguous() if isinstance(arg, Tensor) else arg for arg in args)
         with torch._dynamo.config.patch(trace_autograd_ops=True, recompile_limit=_SHAPES):
-            return _compiled(function)(*args, **kwargs)
+            return _compiled(function)(*args)
 
     def embed(self, network: Embedding, images: Tensor) -> Tensor:
         """Features [N, width] of network inputs [N, C, H, W]: float32 at least."""

@@ -173,8 +173,9 @@ class Representatives:
             features = embed(network, images, chunk, self.device, self.normalize, self.computing)
         with self.watch("kmeans"):
             clusters = min(-(-count // per_cluster), len(images))
-            warm = start is not None and len(start) > 0
-            init = features[start[::per_cluster].to(features.device)] if warm else self.recipe.clustering_init
+            init = self.recipe.clustering_init
+            if start is not None and len(start) > 0:
+                init = features[start[::per_cluster].to(features.device)]
             centers = self._kmeans(clusters, init, derive(self.recipe.seed, *key)).fit(features).cluster_centers_
             if by_distance:
                 return closest(features, centers, count)

@@ -26,8 +26,8 @@ class SklearnKMeans:
     ):
         self._kmeans = KMeans(
             n_clusters,
-            init=init.cpu().numpy() if isinstance(init, Tensor) else init,
-            n_init=1,  # pyright: ignore[reportArgumentType] - its annotation forgets integers
+            init=init.cpu().numpy() if isinstance(init, Tensor) else init,  # pyright: ignore[reportArgumentType]
+            n_init=1,  # pyright: ignore[reportArgumentType] - its annotations forget integers and arrays
             max_iter=max_iter,
             tol=tol,
             random_state=random_state % 2**32,

@@ -39,8 +39,7 @@ class TorchKMeans:
         X = X - mean  # distances by inner products lose digits far from the origin
         norms = X.square().sum(1)
         threshold = self.tol * float(norms.mean()) / X.shape[1]
-        given = isinstance(self.init, Tensor)
-        centers, labels = self.init.to(X) - mean if given else self._start(X, norms), None
+        centers, labels = self.init.to(X) - mean if isinstance(self.init, Tensor) else self._start(X, norms), None
         scores = X.new_empty(len(X), self.n_clusters)
         for iteration in range(1, self.max_iter + 1):
             self.n_iter_ = iteration
