@@ -140,10 +140,12 @@ def as_row(
     )
     fastest = min(steps[1:], key=lambda step: step["all"])
     matching, network = fastest["matching"], fastest["network"]
-    rest = iteration - matching - network - clustering / interval
-    figures = (round(value, 3) for value in (iteration, cpu, matching, clustering, network, rest))
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Row(count, settings, len(steps), *figures, images, round(others_busy, 2), now)
+    figures = {"iteration": iteration, "cpu": cpu, "matching": matching, "clustering": clustering, "network": network}
+    figures["rest"] = iteration - matching - network - clustering / interval
+    return Row(
+        count, settings, len(steps), images=images, others_busy=round(others_busy, 2),
+        at=datetime.now(UTC).isoformat(timespec="seconds"), **{name: round(value, 3) for name, value in figures.items()},
+    )  # fmt: skip
 
 
 def bound(alone: Row, ranks: int, interval: int) -> float:
