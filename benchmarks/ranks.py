@@ -144,7 +144,8 @@ def as_row(
     figures["rest"] = iteration - matching - network - clustering / interval
     return Row(
         count, settings, len(steps), images=images, others_busy=round(others_busy, 2),
-        at=datetime.now(UTC).isoformat(timespec="seconds"), **{name: round(value, 3) for name, value in figures.items()},
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        **{name: round(value, 3) for name, value in figures.items()},
     )  # fmt: skip
 
 
