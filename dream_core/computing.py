@@ -75,7 +75,7 @@ def embed(network: Embedding, images: Tensor, bfloat16: bool) -> Tensor:
 
 def logits(network: Network, images: Tensor, bfloat16: bool) -> Tensor:
     """`Computing.logits` inside of a function that is run. The last layer costs little: it is never in bfloat16."""
-    return network.classifier(embed(network, images, bfloat16))
+    return network.classifier(embed(network, images, bfloat16)) if bfloat16 else network(images)
 
 
 def filled_up(images: Tensor, count: int) -> Tensor:
