@@ -7,7 +7,7 @@ ROUNDS ?= 200
 BIN = .venv/bin
 INSTALLED = .venv/.installed
 
-.PHONY: demo test serve lint bench bench-steps bench-accuracy bench-load soak fuzz test-containers openapi install servers clean
+.PHONY: demo test serve lint bench bench-steps bench-scaling bench-accuracy bench-load soak fuzz test-containers openapi install servers clean
 
 demo: install
 	$(BIN)/python -m client.demo --dataset $(DATASET)
@@ -32,6 +32,10 @@ bench: install
 bench-steps: install
 	$(BIN)/python benchmarks/first_steps.py --dataset $(DATASET) --method idc --ipc 1 --steps 20 --no-evaluation
 	$(BIN)/python benchmarks/first_steps.py --dataset $(DATASET) --method dream --ipc 1 --steps 20 --no-evaluation
+
+# How seconds and memory grow with each size alone: ten minutes.
+bench-scaling: install
+	$(BIN)/python benchmarks/scaling.py
 
 # Every method at a budget for CPUs: up to two hours on two cores. What is kept in benchmarks/results is not run again.
 bench-accuracy: install

@@ -16,17 +16,14 @@ from sqlalchemy.orm import Session
 from dream_core.catalog import DATASETS, DatasetFacts
 from dream_core.recipes import Recipe, read_recipe
 from dream_core.recipes.description import image_passes
+from dream_core.recipes.footprints import FLOAT_BYTES, footprint
+from dream_core.recipes.memory import memory_bound
 from jobs.lifecycle import Status
 from jobs.repository import ahead_of, utcnow
 from jobs.tables import Job, UploadedDataset, WorkerRow
 
 PAST_JOBS = 30
 ALIVE_S = 120.0
-FLOAT_BYTES = 4
-ACTIVATIONS = 8
-"""Tensors of the first block's size that a pass forward and backward keeps: convolution, norm, gradients."""
-PROCESS_BYTES = 600 << 20
-"""PyTorch itself."""
 _NEARNESS = ("same method, dataset and images per class", "same method and dataset", "same method", "any job")
 _WIDENING = (1.3, 2.0, 4.0, 10.0)
 
@@ -74,8 +71,10 @@ def estimate(session: Session, recipe: Recipe, priority: int = 0, dataset: Uploa
         note = "the images of a folder are not looked at, so that time, memory and disk are not known"
         return Estimate(None, None, None, position, largest, note)
     seconds = _seconds(session, recipe, facts)
-    note = "memory is a rough upper bound" + ("" if seconds else "; no job has succeeded yet to take the time from")
-    return Estimate(seconds, memory_bytes(recipe, facts), disk_bytes(recipe, facts), position, largest, note)
+    note = "memory is the most that a CPU run holds" + (
+        "" if seconds else "; no job has succeeded yet to take the time from"
+    )
+    return Estimate(seconds, memory_bound(recipe, facts), disk_bytes(recipe, facts), position, largest, note)
 
 
 def facts_of(recipe: Recipe, dataset: UploadedDataset | None = None) -> DatasetFacts | None:
@@ -94,25 +93,13 @@ def facts_of(recipe: Recipe, dataset: UploadedDataset | None = None) -> DatasetF
     )  # fmt: skip
 
 
-def memory_bytes(recipe: Recipe, facts: DatasetFacts) -> int:
-    """About how much memory an attempt needs at most: images as bytes, and the activations of the largest batch."""
-    pixels = recipe.image_size**2
-    images = (facts.train + facts.test) * facts.channels * pixels
-    largest = max(
-        recipe.evaluation.batch_size,
-        *(getattr(recipe, name, 0) or 0 for name in ("batch_real", "batch_syn_max", "batch_syn", "batch_net")),
-    )
-    activations = largest * recipe.width * pixels * ACTIVATIONS * FLOAT_BYTES
-    return PROCESS_BYTES + images + activations + 4 * _synthetic_bytes(recipe, facts)
-
-
 def disk_bytes(recipe: Recipe, facts: DatasetFacts) -> int:
     """About how much a job leaves: two checkpoints of the images and a network, and the images stored and decoded."""
-    network = recipe.width**2 * 9 * recipe.depth * FLOAT_BYTES
+    network = footprint(recipe, facts.channels, facts.classes).parameters * FLOAT_BYTES
     synthetic = _synthetic_bytes(recipe, facts)
     checkpoint = 2 * synthetic + 2 * network
     factor = getattr(recipe, "factor", 1)
-    return 2 * checkpoint + synthetic * (1 + factor**2) + (1 << 20)
+    return round(2 * checkpoint + synthetic * (1 + factor**2)) + (1 << 20)
 
 
 def _synthetic_bytes(recipe: Recipe, facts: DatasetFacts) -> int:

@@ -30,13 +30,15 @@ class Amount:
     """How much is measured of what an iteration does; the rest is taken to be proportional.
 
     `classes` are matched, embedded and clustered; the network is trained on `minibatches`. All is done `repeats`
-    times, and the fastest counts; but embedding and k-means are done once.
+    times, and the fastest counts; but embedding and k-means are done once. `evaluation` says whether an evaluation's
+    epochs are measured at all, `plain_evaluation` whether the plain one's are.
     """
 
     classes: int
     minibatches: int
     repeats: int
     plain_evaluation: bool = True
+    evaluation: bool = True
 
 
 @dataclass(slots=True)
@@ -164,7 +166,8 @@ def measure_loop(loop: MatchingLoop, amount: Amount) -> Side:
                 network_inputs(loop, number)
     _add(seconds, clock.seconds, minibatches(loop.recipe) / amount.minibatches)
     clock = Clock(loop.device)
-    evaluation_epochs(loop, amount.repeats, clock)
+    if amount.evaluation:
+        evaluation_epochs(loop, amount.repeats, clock)
     return Side(seconds | clock.seconds, peak_bytes(loop.device), chosen, gradients, weights)
 
 
