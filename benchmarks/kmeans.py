@@ -126,7 +126,8 @@ def mini_batch(X: Tensor, start: Tensor, seed: int) -> tuple[Tensor, int]:
     """scikit-learn's, by its own rules of when to stop. Its iterations are passes over the rows."""
     from sklearn.cluster import MiniBatchKMeans
 
-    kmeans = MiniBatchKMeans(len(start), init=start.numpy(), n_init=1, max_iter=ITERATIONS, random_state=seed)
+    given: dict[str, Any] = {"init": start.numpy(), "n_init": 1}  # which its annotations forget
+    kmeans = MiniBatchKMeans(len(start), max_iter=ITERATIONS, random_state=seed, **given)
     kmeans.fit(X.numpy())
     return torch.from_numpy(kmeans.cluster_centers_), kmeans.n_iter_
 
@@ -205,7 +206,7 @@ def measure_warm(options: argparse.Namespace) -> dict[str, Any]:
         cold = [cluster(X, "random", seed=1000 * seed + inner) for seed in range(SEEDS)]
         rows.append({"inner": inner, "start": "cold"} | means([numbers for numbers, _ in cold]))
         if not last:  # the first clustering of a network is cold
-            last = dict.fromkeys(("cold", "centres", "members", "chosen"), cold[0][1])
+            last: dict[str, Any] = dict.fromkeys(("cold", "centres", "members", "chosen"), cold[0][1])
             continue
         rows[-1]["kept"] = kept(cold[0][1], last["cold"])
         last["cold"] = cold[0][1]
