@@ -67,6 +67,7 @@ def unshared(tmp_path_factory):
     return work
 
 
+@pytest.mark.nightly
 def test_a_shared_job_reports_once_and_has_the_same_bytes(unshared, tmp_path):
     work = job(tmp_path, gpus=2, **LONGER)
 
@@ -145,6 +146,7 @@ def test_what_cannot_be_shared_is_refused_before_anything_is_started(tmp_path):
     assert f"{more} devices are wanted, and there is no GPU" in work.error["message"]
 
 
+@pytest.mark.nightly
 def test_a_job_for_two_devices_through_the_worker(settings, sessions, supervise, job, events):
     body = {"dataset": "digits", "method": "dream", "ipc": 1, "params": TINY, "evaluation": JUDGED}
     spec = JobSpec.model_validate(body | {"resources": {"gpus": 2}})
