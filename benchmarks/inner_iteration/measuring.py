@@ -1,6 +1,6 @@
 """Measures one inner iteration by part: the loop of dream_core, then the plain one on the same images and draws."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -62,6 +62,7 @@ def measure(recipe: MatchingRecipe, dataset: Dataset, device: torch.device, amou
     with clock("first"):
         first_of_everything(loop)
     plain = Plain(recipe, dataset, list(loop.network.parameters()), loop.synthetic.images)
+    computing = asdict(loop.computing)
     fast = measure_loop(loop, amount)
     reference = measure_plain(plain, fast.chosen, amount)
     operations = count_operations(loop, fast.chosen[0])
@@ -77,7 +78,7 @@ def measure(recipe: MatchingRecipe, dataset: Dataset, device: torch.device, amou
             for part, count in operations.items()
             if part in reference.seconds
         },
-        "computing": {"compiled": loop.computing.compiled, "bfloat16": loop.computing.bfloat16},
+        "computing": computing,
         "first_s": clock.seconds["first"],
         "seconds": fast.seconds,
         "reference_seconds": reference.seconds,
