@@ -133,11 +133,12 @@ class Beside:
         seen.saw(f"{' and '.join(sorted(away))} are raised {time.monotonic() - began:.0f} s after these were stopped")
         self._stack.compose("start", "broker", "db")
         until(lambda: not away & self._firing(), "they are over", WAIT_S, every=2)
-        for service in ("broker", "db"):
-            until(lambda name=service: self._well(name), f"{service} is well again", WAIT_S, every=2)
+        # a worker tries again to reach the broker after ever longer pauses
+        until(lambda: self._health() == {"healthy"}, "everything is well again", WAIT_S, every=2)
 
-    def _well(self, service: str) -> bool:
-        return self._stack.inspect(service)["State"]["Health"]["Status"] == "healthy"
+    def _health(self) -> set[str]:
+        """Of all that runs."""
+        return set(self._stack.compose("ps", "--format", "{{.Health}}").split())
 
     def _firing(self) -> set[str]:
         """The alerts that are raised, but for those of the disk: it is this machine's."""
