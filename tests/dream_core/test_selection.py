@@ -151,7 +151,8 @@ def test_a_pool_of_the_whole_class_changes_nothing(pool):
 def test_a_pool_bounds_what_is_embedded_and_is_drawn_anew(monkeypatch):
     select, seen = selection(pool=12, interval=2, inner_iterations=6), []
     choose = select.representatives
-    select.representatives = lambda images, *rest, **more: seen.append(images) or choose(images, *rest, **more)
+    spy = lambda images, *rest, **more: seen.append(images) or choose(images, *rest, **more)  # noqa: E731
+    monkeypatch.setattr(select, "representatives", spy)
     found = choices(select)
     assert [len(images) for images in seen] == [12] * 7  # every second step, and when a network is new
     assert not torch.equal(seen[0], seen[1])
