@@ -10,7 +10,7 @@ from dream_core.catalog import DATASETS, METHODS
 from dream_core.errors import InvalidRecipe
 from dream_core.recipes import make_recipe
 from dream_core.recipes.description import IPCS
-from dream_core.recipes.memory import PROCESS_BYTES, memory_bound
+from dream_core.recipes.memory import LIBRARIES_BYTES, PROCESS_BYTES, memory_bound
 
 KEPT = Path(__file__).parents[1] / "docs" / "memory.md"
 _TEXT = f"""# Memory
@@ -18,12 +18,12 @@ _TEXT = f"""# Memory
 What a job holds in the host's memory at most, in GB (10⁹ bytes), by its published settings at 1, 10 and 50 images per
 class, where it computes on the CPU. `dream estimate` says it of a job, with all that is set for it.
 
-A bound is the process ({PROCESS_BYTES / 1e9:.1f} GB), the real images as bytes, what is kept throughout (stored images,
-networks, experts, soft labels, with optimisers and a checkpoint), and the two largest of the phases that follow one
-another, as the second cannot always use what the first has freed: a class embedded and clustered, real and synthetic
-images matched, a network trained, the set judged. Batches and the size of the images weigh most: a lower `batch_real`,
-`batch_syn_max` or `evaluation.batch_size` lowers it.
-[`memory.py`](../dream_core/recipes/memory.py) has every figure that goes into it.
+A bound is the process ({PROCESS_BYTES / 1e9:.2f} GB, or {(PROCESS_BYTES + LIBRARIES_BYTES) / 1e9:.2f} where further
+libraries read the images), the real images as bytes, what is kept throughout (stored images, networks, experts, soft
+labels, with optimisers and a checkpoint), and the two largest of the phases that follow one another, as the second
+cannot always use what the first has freed: a class embedded and clustered, real and synthetic images matched, a network
+trained, the set judged. Batches and the size of the images weigh most: a lower `batch_real`, `batch_syn_max` or
+`evaluation.batch_size` lowers it. [`memory.py`](../dream_core/recipes/memory.py) has every figure that goes into it.
 
 Runs stay below their bounds and above a third of them, as a test measures for methods of every family on the shape of
 CIFAR-10; DREAM there is to take at most 2 GB at 1 and 10 images per class. A checkpoint is counted; the files of an

@@ -28,6 +28,7 @@ from benchmarks.inner_iteration.measuring import Amount
 from benchmarks.load.cores import watching_cores
 from benchmarks.scaling import report
 from benchmarks.scaling.points import QUICK_BASE, QUICK_SIZES, SIZES, Point, measure_point, points
+from dream_core.computing import lacks_compiler
 from dream_core.distillation import choose_device
 from dream_core.host import keep_freed_memory
 
@@ -72,7 +73,7 @@ def run(point: Point, options: argparse.Namespace) -> dict[str, Any]:
     device = choose_device(options.device)
     amount = Amount(options.classes, options.minibatches, options.repeats, evaluation=False)
     with watching_cores(psutil.Process()) as busy:
-        result = measure_point(point, device, amount)
+        result = measure_point(point, device, amount, compiled=not lacks_compiler(device.type))
     return result | {"device": device.type, "machine": machine(device), "others_cores": busy.others}
 
 

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.inner_iteration.clock import peak_bytes
 from benchmarks.inner_iteration.images import noise_dataset
-from benchmarks.inner_iteration.measuring import Amount, inner_iteration, measure_loop, measured
+from benchmarks.inner_iteration.measuring import Amount, first_of_everything, inner_iteration, measure_loop, measured
 from dream_core.catalog import DATASETS
 from dream_core.methods.matching import MatchingLoop
 from dream_core.recipes import MatchingRecipe, convnet_depth, make_recipe
@@ -47,10 +47,11 @@ def points(base: Point, sizes: dict[str, tuple[int, ...]]) -> list[Point]:
     return list(dict.fromkeys([base, *varied]))
 
 
-def measure_point(point: Point, device: torch.device, amount: Amount) -> dict[str, Any]:
+def measure_point(point: Point, device: torch.device, amount: Amount, compiled: bool) -> dict[str, Any]:
     """Seconds of an inner iteration by part, and memory, of DREAM on random pixels.
 
-    The settings are those that are published for CIFAR-10, at the depth that leaves the network 4 x 4 pixels.
+    The settings are those that are published for CIFAR-10, at the depth that leaves the network 4 x 4 pixels. Whether
+    networks are compiled is the same at every size: by itself a job does not compile for the smallest images.
     """
     facts = replace(
         DATASETS["cifar10"], name="random pixels", classes=point.classes, size=point.image_size,
@@ -58,8 +59,10 @@ def measure_point(point: Point, device: torch.device, amount: Amount) -> dict[st
     )  # fmt: skip
     published = make_recipe("dream", "cifar10", point.ipc)
     changes = {"image_size": point.image_size, "depth": convnet_depth(point.image_size), "init": "random"}
+    changes["compiled"] = "on" if compiled else "off"
     recipe = MatchingRecipe.model_validate(published.model_dump() | changes)
     loop = MatchingLoop(recipe, noise_dataset(facts), device, synchronize=True)
+    first_of_everything(loop)
     seconds = measure_loop(loop, amount).seconds
     return {
         "sizes": asdict(point),
@@ -68,5 +71,6 @@ def measure_point(point: Point, device: torch.device, amount: Amount) -> dict[st
         "peak_bytes": peak_bytes(device),
         "bound_bytes": memory_bound(recipe, facts),
         "interval": recipe.interval,
+        "computing": asdict(loop.computing),
         "measured": measured(recipe, point.classes, amount),
     }

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.inner_iteration.report import how
 from benchmarks.scaling.fitting import exponent
 from benchmarks.scaling.points import PARTS, SIZES
 
@@ -81,7 +82,8 @@ def markdown(result: Result) -> Iterator[str]:
         f"{result['points'][0]['interval']}th of embedding and k-means.\n"
     )
     yield (
-        f"{result['machine']}. Measured at CIFAR-10's sizes, and accordingly elsewhere: {result['measured']}. Other "
+        f"{result['machine']}. Measured at CIFAR-10's sizes, and accordingly elsewhere: {result['measured']}; "
+        f"{how(result['points'][0]['computing'])}, everything done once before. Other "
         f"processes kept up to {result['others_cores']} cores busy meanwhile.\n"
     )
     yield "![Seconds and memory](scaling.png)\n"

@@ -3,15 +3,17 @@
 A run goes through phases (embedding a class, matching it, training a network, judging), and the C library keeps what
 one has freed for the next (`dream_core.host.keep_freed_memory`). Whether larger blocks of the next find a place in it
 is luck: the same run held 1.3 GB once and 1.7 another time. So the bound is the process, the images, what is kept
-throughout, and the two largest phases side by side. All figures are of float32.
+throughout, and the two largest phases side by side. All figures are of float32, as written: compiled networks in
+bfloat16 take less.
 
 On a GPU the network's share is the GPU's; there it is unmeasured.
 """
 
 from collections.abc import Callable, Iterator
 
-from dream_core.catalog import DatasetFacts
+from dream_core.catalog import TORCHVISION_PREFIX, DatasetFacts
 from dream_core.recipes import (
+    ClusteringRecipe,
     CoresetRecipe,
     MatchingRecipe,
     Recipe,
@@ -23,7 +25,11 @@ from dream_core.recipes import (
 from dream_core.recipes.footprints import FLOAT_BYTES, Footprint, footprint, footprint_of_judge
 
 PROCESS_BYTES = 760 << 20
-"""Python and PyTorch, torchvision and scikit-learn, and what their kernels keep for themselves."""
+"""Python and PyTorch, and what its kernels keep for themselves."""
+LIBRARIES_BYTES = 160 << 20
+"""torchvision, SciPy or scikit-learn, where they are needed."""
+READ_BY_LIBRARIES = ("digits", "mnist", "fashion_mnist", "svhn")
+"""Datasets that they read."""
 
 TRAINING, TRAINING_LAYERS = 1.2, 4.0
 """A pass forward and backward: times what the pass forward keeps, and as many of the largest layers."""
@@ -59,7 +65,15 @@ def memory_bound(recipe: Recipe, facts: DatasetFacts) -> int:
     images = (facts.train + facts.test) * facts.channels * recipe.image_size**2
     phases = {*_phases(recipe, facts), *_judging(recipe, facts)}  # equal ones have equal blocks, and share them
     work = _kept(recipe, facts) + sum(sorted(phases)[-2:])
-    return round(PROCESS_BYTES + max(LOADING * images, images + work))
+    return round(_process(recipe) + max(LOADING * images, images + work))
+
+
+def _process(recipe: Recipe) -> int:
+    networks = (recipe.network, recipe.evaluation.network)
+    libraries = recipe.dataset in READ_BY_LIBRARIES or any(name.startswith(TORCHVISION_PREFIX) for name in networks)
+    if isinstance(recipe, ClusteringRecipe):
+        libraries |= recipe.clustering == "sklearn"
+    return PROCESS_BYTES + libraries * LIBRARIES_BYTES
 
 
 # ---------------------------------------------------------------- what a network does

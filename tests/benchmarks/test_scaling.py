@@ -29,6 +29,7 @@ def made_up(point):
         "peak_bytes": 1e9 * point.image_size**0.5,
         "bound_bytes": 2e9,
         "interval": 10,
+        "computing": {"compiled": False, "bfloat16": False},
     }
 
 
@@ -68,7 +69,7 @@ def test_a_table_and_a_plot_with_the_exponents(tmp_path):
 
 def test_a_point_is_measured():
     small = Point(ipc=1, classes=2, per_class=150, image_size=8)
-    found = measure_point(small, torch.device("cpu"), Amount(1, 1, 1, evaluation=False))
+    found = measure_point(small, torch.device("cpu"), Amount(1, 1, 1, evaluation=False), compiled=False)
     assert min(found["seconds"].values()) > 0
     assert found["total_s"] > found["seconds"]["matching"] + found["seconds"]["network"]
     assert found["sizes"] == asdict(small)
