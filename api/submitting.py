@@ -70,7 +70,7 @@ class Submission:
             quotas.admit_job(session, owner, self.settings)
             job = create(session)
             if job.queue != QUEUE:
-                classes.tell_waiting(session, job)
+                classes.tell_submitted(session, job)
             note(session, self.request, "job.submitted", job.id)
             headers = {"Location": f"/v1/jobs/{job.id}", "Retry-After": str(POLL_S)}
             answer = JobResource.of(job).model_dump(mode="json", by_alias=True)

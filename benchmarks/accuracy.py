@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ import torch
 
 from dream_core import evaluation as judge
 from dream_core.datasets import Dataset, load_dataset
-from dream_core.datasets.store import fingerprint, from_counts
 from dream_core.distillation import Distillation
 from dream_core.errors import InvalidRecipe
 from dream_core.evaluation import NetworkScore
@@ -41,6 +40,7 @@ from dream_core.recipes import EvaluationRecipe, MatchingRecipe, Recipe, make_re
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, only this file's folder is searched
 
 from benchmarks import accuracy_report
+from benchmarks.cutting import cut
 from benchmarks.machine import processor
 from benchmarks.published import published_accuracy
 
@@ -244,7 +244,7 @@ def digest(cell: Cell, recipe: dict[str, Any]) -> str:
 
 def measure(cell: Cell, data_dir: Path, cache: Path) -> dict[str, Any]:
     """Distil and judge; everything that the table says of it."""
-    dataset, recipe = cut(load_dataset(cell.dataset, data_dir)), recipe_of(cell)
+    dataset, recipe = cut(load_dataset(cell.dataset, data_dir), BUDGET["per_class"]), recipe_of(cell)
     start = time.perf_counter()
     distillation = Distillation(recipe, dataset, "cpu", cache=cache)
     seconds, steps = {"pretraining": 0.0}, 0
@@ -279,14 +279,6 @@ def measure(cell: Cell, data_dir: Path, cache: Path) -> dict[str, Any]:
         "recipe": recipe.model_dump(),
         "machine": machine(),
     }
-
-
-def cut(dataset: Dataset) -> Dataset:
-    """The dataset with the first training images of each class alone."""
-    counts = [min(count, BUDGET["per_class"]) for count in dataset.train.counts]
-    images = torch.cat([dataset.train.of_class(label)[:count] for label, count in enumerate(counts)])
-    train = from_counts(images, counts)
-    return replace(dataset, train=train, fingerprint=fingerprint(train, dataset.test))
 
 
 def tested(cell: Cell, how: EvaluationRecipe, distillation: Distillation, dataset: Dataset, run: int) -> float:

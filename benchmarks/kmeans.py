@@ -24,7 +24,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from benchmarks import kmeans_report
+from benchmarks.cutting import cut
 from benchmarks.first_steps import machine
 from benchmarks.load.cores import watching_cores
 from dream_core import evaluation as judge
 from dream_core.clustering import make_kmeans
 from dream_core.datasets import Dataset, load_dataset
-from dream_core.datasets.store import fingerprint, from_counts
 from dream_core.distillation import Distillation
 from dream_core.evaluation import NetworkScore
 from dream_core.host import keep_freed_memory
@@ -250,7 +249,7 @@ def member_means(X: Tensor, labels: Tensor) -> Tensor:
 
 def by_way(part: str, options: argparse.Namespace, measured: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """Measure every way that is asked for; the other ways' rows stay as they are kept."""
-    dataset, taken = cut(cifar10(options)), {}
+    dataset, taken = cut(cifar10(options), SMALL["per_class"]), {}
     for name in options.way:
         taken[name] = {"way": name} | measured(WAYS[name], dataset, options.seed)
         log.info("%s", taken[name])
@@ -268,14 +267,6 @@ def small(seed: int, **params: Any) -> MatchingRecipe:
         inner_iterations=b["inner"], n_data=b["n_data"], batch_real=b["batch_real"],
         lr_img=published(ipc=b["ipc"]).lr_img * b["lr_factor"], **params,
     )  # fmt: skip
-
-
-def cut(dataset: Dataset) -> Dataset:
-    """The dataset with the first training images of each class alone."""
-    count, classes = SMALL["per_class"], len(dataset.class_names)
-    images = torch.cat([dataset.train.of_class(label)[:count] for label in range(classes)])
-    train = from_counts(images, [count] * classes)
-    return replace(dataset, train=train, fingerprint=fingerprint(train, dataset.test))
 
 
 # ---------------------------------------------------------------- steps

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -26,9 +25,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, only this file's folder is searched
 
+from benchmarks.cutting import cut
 from benchmarks.first_steps import machine
 from dream_core.datasets import Dataset, load_dataset
-from dream_core.datasets.store import from_counts
 from dream_core.distillation import Distillation
 from dream_core.evaluation import train_and_test
 from dream_core.host import keep_freed_memory
@@ -93,13 +92,6 @@ def run(options: argparse.Namespace, name: str, way: str) -> None:
     options.results.mkdir(parents=True, exist_ok=True)
     text = json.dumps(about | found, indent=2)
     kept(options, name, way).write_text(text + "\n", encoding="utf-8")
-
-
-def cut(dataset: Dataset, per_class: int) -> Dataset:
-    """The dataset with the first training images of each class alone."""
-    counts = [min(count, per_class) for count in dataset.train.counts]
-    images = torch.cat([dataset.train.of_class(label)[:count] for label, count in enumerate(counts)])
-    return replace(dataset, train=from_counts(images, counts))
 
 
 def accuracies(

@@ -27,18 +27,21 @@ def served_queues(session: Session) -> set[str]:
     return {QUEUE, *session.scalars(here)}
 
 
-def tell_waiting(session: Session, job: Job | None = None) -> None:
-    """Say of queued jobs whether there is a worker of their class: of `job`, or of a batch where that has changed."""
+def tell_submitted(session: Session, job: Job) -> None:
+    """Say of a new job whether there is a worker of its class."""
+    _tell(session, job, served_queues(session))
+
+
+def tell_waiting(session: Session) -> set[str]:
+    """Say it of queued jobs where it has changed, a batch at a time. Returns the queues that are served."""
     served = served_queues(session)
-    if job is not None:
-        _tell(session, job, served)
-        return
     queued = select(Job).where(Job.status == Status.QUEUED).limit(RING_BATCH).with_for_update(skip_locked=True)
     queued = queued.execution_options(populate_existing=True)
     told = Job.status_reason.is_not_distinct_from(NO_WORKER)
     for changed in (queued.where(Job.queue.not_in(served), ~told), queued.where(Job.queue.in_(served), told)):
         for waiting in session.scalars(changed).all():
             _tell(session, waiting, served)
+    return served
 
 
 def _tell(session: Session, job: Job, served: set[str]) -> None:

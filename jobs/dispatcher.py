@@ -40,8 +40,7 @@ def tick(sessions: sessionmaker[Session], bell: Bell, ring_again_s: float = RING
         metrics.FINISHED.labels(*labels).inc()
 
     with sessions.begin() as session:
-        classes.tell_waiting(session)
-        served = classes.served_queues(session)
+        served = classes.tell_waiting(session)
     rung = [job_id for queue in sorted(served) for job_id in _ring_again(sessions, bell, queue, ring_again_s)]
     return Tick(expired, rung)
 

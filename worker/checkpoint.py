@@ -14,12 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from dream_core.errors import DreamError
-from dream_core.recipes import Recipe
+from dream_core.errors import DreamError, InvalidRecipe
+from dream_core.recipes import Recipe, read_recipe
 from jobs.files import sync
 
 KEPT = 2
@@ -40,8 +41,11 @@ class Checkpoint:
 
 
 def identity(recipe: Recipe, fingerprint: str) -> str:
-    """What a checkpoint belongs to: sixteen hexadecimal digits of the recipe and the data."""
-    about = recipe.model_dump() | {"fingerprint": fingerprint}
+    """What a checkpoint belongs to: sixteen hexadecimal digits of the recipe and the data.
+
+    Fields at their defaults do not count, so that a later version with more fields still knows it.
+    """
+    about = recipe.model_dump(exclude_defaults=True) | {"fingerprint": fingerprint}
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -122,7 +126,11 @@ class CheckpointStore:
 
     def _require_same(self, about: dict[str, Any]) -> None:
         free = {"evaluation", self.recipe.length_field}
-        theirs, ours = about["recipe"], self.recipe.model_dump()
+        try:
+            theirs = read_recipe(about["recipe"]).model_dump()
+        except (KeyError, InvalidRecipe, ValidationError) as error:
+            raise Damaged("its recipe is not one of this version") from error
+        ours = self.recipe.model_dump()
         different = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name) and name not in free]
         told = [f"{name} was {theirs.get(name)!r} and is {ours.get(name)!r}" for name in different]
         if about["fingerprint"] != self.fingerprint:

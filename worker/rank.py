@@ -18,7 +18,7 @@ from dream_core.host import keep_freed_memory, use_threads_for
 from dream_core.ranks import RankLost, joined
 from worker.checkpoint import CheckpointStore
 from worker.order import Job
-from worker.runner import explain
+from worker.runner import fail
 from worker.sharing import SETTLE_S, fair_threads
 
 
@@ -38,11 +38,7 @@ def main(workdir: Path, meeting: Path, rank: int) -> int:
         time.sleep(2 * SETTLE_S)  # rank 0 finds out which, and ends this process
         return os.EX_TEMPFAIL
     except (DreamError, OSError, MemoryError, RuntimeError) as error:
-        failure = explain(error, job.recipe)
-        if failure is None:
-            raise
-        failure.leave(workdir)
-        return failure.exit_code
+        return fail(error, job.recipe, workdir)
     return os.EX_OK
 
 

@@ -58,12 +58,17 @@ def main(workdir: Path) -> int:
                 _leave_result(workdir, interrupted.partial)
         return STOPPED
     except (DreamError, OSError, MemoryError, RuntimeError) as error:
-        failure = explain(error, job.recipe)
-        if failure is None:
-            raise
-        failure.leave(workdir)
-        return failure.exit_code
+        return fail(error, job.recipe, workdir)
     return os.EX_OK
+
+
+def fail(error: DreamError | OSError | MemoryError | RuntimeError, recipe: Recipe, workdir: Path) -> int:
+    """Leave `error.json`; return the exit code. A fault of ours is raised again."""
+    failure = explain(error, recipe)
+    if failure is None:
+        raise error
+    failure.leave(workdir)
+    return failure.exit_code
 
 
 def _leave_result(workdir: Path, result: dict[str, Any]) -> None:

@@ -17,12 +17,11 @@ from dream_core.datasets import Dataset, LabeledImages
 from dream_core.images import Transform, Unchanged, to_unit
 from dream_core.networks import Network
 from dream_core.randomness import Shuffle, stream
-from dream_core.recipes import EvaluationRecipe
+from dream_core.recipes import Computed, EvaluationRecipe, work_to_compile
+from dream_core.recipes.protocols import KEPT_INPUTS, TEST_BATCH
 from dream_core.subject import Replay, SoftLabels, TrainingSet
 from dream_core.training import Augmentation, fetcher, train_epoch, warm_cosine
 
-_TEST_BATCH = 256
-_KEPT = 2**14
 _WORTH_COMPILING = 2**40
 """Multiplications of the largest layer, forward, in a network's training: a minute or so on two cores."""
 
@@ -71,7 +70,8 @@ def protocol_hash(recipe: EvaluationRecipe, fingerprint: str, size: int) -> str:
 
     `fingerprint` is the dataset's, `size` its images' side in pixels.
     """
-    protocol = recipe.model_dump(exclude={"repeats", "baselines", "ceiling", "ceiling_epochs", "compiled", "precision"})
+    how_often = {"repeats", "baselines", "ceiling", "ceiling_epochs"}
+    protocol = recipe.model_dump(exclude=how_often | Computed.model_fields.keys())
     protocol |= {"dataset": fingerprint, "size": size}
     return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -99,7 +99,8 @@ def train_and_test(
     classes = len(dataset.class_names)
     network = networks.evaluation_network(recipe, channels, classes, size, generator, device, initialization)
     epochs = epochs or recipe.epochs
-    computing = choose_computing(recipe, _worth_compiling(recipe, training.images, epochs), device)
+    worth = work_to_compile(recipe, epochs * len(training.images), size) >= _WORTH_COMPILING
+    computing = choose_computing(recipe, worth, device)
     if replay:
         passes, epochs = _replayed(network, training, replay, device), 1
     elif recipe.mode == "soft" and training.soft:
@@ -126,16 +127,15 @@ def _trained(
     how = Augmentation(recipe.augmentation, recipe.composition, recipe.mix_p)
     batches = Shuffle(len(training.images), recipe.batch_size, seed, "batches", *key, drop_last=False)
     # whitening is a large matrix product: done once where the set is small enough to be kept as inputs
-    if len(training.images) <= _KEPT:
+    if len(training.images) <= KEPT_INPUTS:
         inputs = training.transform(to_unit(training.images, device))
         training = replace(training, images=inputs, labels=training.labels.to(device), transform=Unchanged())
-    fetch = fetcher(training, training.transform, device)
+    fetch, logits = fetcher(training, training.transform, device), partial(computing.logits, network)
     optimizer = _optimizer(network, recipe, lr)
     for epoch in range(epochs):
         if recipe.schedule == "tenth" and epoch == (epochs - 1) // 2 + 1:
             optimizer = _optimizer(network, recipe, lr)  # its momentum is forgotten
         _set_rate(optimizer, lr * _share(recipe, epoch, epochs))
-        logits = partial(computing.logits, network)
         train_epoch(logits, optimizer, batches, epoch, fetch, how, seed, ("train", *key))
         yield
 
@@ -213,17 +213,11 @@ def accuracy(
     """Top-1 accuracy in percent on a split."""
     network.eval()
     right = 0
-    for images, labels in zip(test.images.split(_TEST_BATCH), test.labels.split(_TEST_BATCH), strict=True):
+    for images, labels in zip(test.images.split(TEST_BATCH), test.labels.split(TEST_BATCH), strict=True):
         inputs = transform(to_unit(images, device))
         if computing.compiled:
-            inputs = filled_up(inputs, _TEST_BATCH)
+            inputs = filled_up(inputs, TEST_BATCH)
         logits = computing.logits(network, inputs)[: len(labels)]
         right += int((logits.argmax(1).cpu() == labels).sum())
     network.train()
     return 100 * right / len(test)
-
-
-def _worth_compiling(recipe: EvaluationRecipe, images: Tensor, epochs: int) -> bool:
-    """Whether training a network takes longer than compiling it does."""
-    multiplications = epochs * len(images) * images.shape[-1] ** 2 * recipe.width**2 * 9 // 4
-    return recipe.network == "convnet" and recipe.norm != "batch" and multiplications >= _WORTH_COMPILING

@@ -13,7 +13,7 @@ from dream_core.recipes.choice import Choice, whole
 from dream_core.recipes.coresets import CoresetRecipe
 from dream_core.recipes.matching import MatchingRecipe
 from dream_core.recipes.recovery import RecoveryRecipe
-from dream_core.recipes.schema import ClusteringRecipe, Computed, EvaluationRecipe, Recipe
+from dream_core.recipes.schema import ClusteringRecipe, Computed, EvaluationRecipe, Recipe, work_to_compile
 from dream_core.recipes.trajectory import TrajectoryRecipe
 from dream_core.recipes.unrolled import UnrolledRecipe
 
@@ -37,6 +37,7 @@ __all__ = [
     "own_recipe",
     "read_recipe",
     "recipe_class",
+    "work_to_compile",
 ]
 
 OF_THE_SPEC = ("method", "dataset", "ipc", "seed", "evaluation")

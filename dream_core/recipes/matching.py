@@ -16,6 +16,7 @@ from dream_core.recipes.schema import (
     Positive,
     Probability,
     Rate,
+    work_to_compile,
 )
 
 Base = Literal["dc", "dsa", "dm", "idc"]
@@ -130,8 +131,7 @@ class MatchingRecipe(ClusteringRecipe, Computed, frozen=True):
 
         It does not hang on how many there are: a run that is made longer must go on as it began.
         """
-        multiplications = self.batch_real * self.image_size**2 * self.width**2 * 9 // 4  # of the largest layer, forward
-        return self.network == "convnet" and self.norm != "batch" and multiplications >= _WORTH_COMPILING
+        return work_to_compile(self, self.batch_real, self.image_size) >= _WORTH_COMPILING
 
     @property
     def indivisible(self) -> str:

@@ -23,6 +23,7 @@ from dream_core.recipes import (
     convnet_depth,
 )
 from dream_core.recipes.footprints import FLOAT_BYTES, Footprint, footprint, footprint_of_judge
+from dream_core.recipes.protocols import KEPT_INPUTS, TEST_BATCH
 
 PROCESS_BYTES = 760 << 20
 """Python and PyTorch, and what its kernels keep for themselves."""
@@ -51,10 +52,6 @@ DECODED = 5
 """Copies of the images that a network is trained on, as pixels, as inputs and as files."""
 LOADING = 3
 """Copies of the real images as bytes while they are read and sorted."""
-TEST_BATCH = 256
-"""Images that are tested or labelled at a time."""
-KEPT_INPUTS = 2**14
-"""A training set of at most so many images is kept as network inputs while a network is judged."""
 
 
 def memory_bound(recipe: Recipe, facts: DatasetFacts) -> int:

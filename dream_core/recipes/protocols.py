@@ -2,6 +2,11 @@
 
 from typing import Any
 
+TEST_BATCH = 256
+"""Images that are tested at a time."""
+KEPT_INPUTS = 2**14
+"""A training set of at most so many images is kept as network inputs while a network is judged."""
+
 DSA = "color_crop_cutout_flip_scale_rotate"
 
 

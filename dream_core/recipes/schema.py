@@ -171,3 +171,11 @@ class ClusteringRecipe(Recipe, frozen=True):
     """Normalise images before they are embedded for clustering. The official code does not."""
     official: bool = False
     """Cluster exactly as the official code: start with replacement, empty clusters at zero, duplicates kept."""
+
+
+def work_to_compile(recipe: Recipe | EvaluationRecipe, images: int, size: int) -> int:
+    """Multiplications of the largest layer, forward, for so many images of this side; 0 where a network is not compiled
+    unasked."""
+    if recipe.network != "convnet" or recipe.norm == "batch":
+        return 0
+    return images * size**2 * recipe.width**2 * 9 // 4

@@ -125,6 +125,17 @@ def test_a_run_is_its_recipe_and_its_data():
     assert len({identity(recipe, "data"), *others}) == 4
 
 
+def test_a_field_that_came_later_does_not_make_another_run():
+    class Later(type(RECIPE)):
+        came_later: int = 5
+
+    later = Later.model_validate(RECIPE.model_dump())
+
+    assert "came_later" in later.model_dump()
+    assert identity(later, "data") == identity(RECIPE, "data")
+    assert identity(later.model_copy(update={"came_later": 6}), "data") != identity(RECIPE, "data")
+
+
 @pytest.mark.parametrize(
     "how",
     [
@@ -271,6 +282,32 @@ def test_what_differs_is_said_where_it_does_not_fit(store_of, theirs, tmp_path, 
 
     assert told in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
+
+
+def written(theirs, change):
+    about = json.loads((theirs / "state.json").read_text())
+    change(about["recipe"])
+    (theirs / "state.json").write_text(json.dumps(about))
+
+
+def test_fields_that_an_earlier_version_had_not_are_at_their_defaults(store_of, theirs, tmp_path):
+    written(theirs, lambda recipe: [recipe.pop("compiled"), recipe.pop("warm_start")])
+
+    assert store_of(directory=tmp_path / "own").taken_over(theirs).step == 10
+    with pytest.raises(DreamError, match="warm_start was False and is True"):
+        store_of(changed(warm_start=True), directory=tmp_path / "own").taken_over(theirs)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda told: told.clear(), lambda told: told.update(method="later"), lambda told: told.update(later=1)],
+    ids=["none", "unknown method", "unknown field"],
+)
+def test_the_recipe_of_a_later_version_is_refused(store_of, theirs, tmp_path, change):
+    written(theirs, change)
+
+    with pytest.raises(DreamError, match="its recipe is not one of this version"):
+        store_of(directory=tmp_path / "own").taken_over(theirs)
 
 
 @pytest.mark.parametrize("name", ["state.json", "state.safetensors"])
