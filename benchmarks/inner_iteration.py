@@ -32,7 +32,7 @@ from dream_core.recipes import MatchingRecipe, make_recipe
 
 log = logging.getLogger("inner_iteration")
 RESULTS = Path(__file__).parent / "results" / "inner_iteration"
-QUICK = Amount(classes=1, minibatches=2, repeats=2, plain_evaluation=False)
+QUICK = Amount(classes=1, minibatches=1, repeats=2, evaluation=False, ways=False, compile_s=12)
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--classes", type=int, default=3, help="that are measured")
     parser.add_argument("--minibatches", type=int, default=4, help="of the network that are measured")
     parser.add_argument("--repeats", type=int, default=3, help="the fastest of which counts")
-    parser.add_argument("--quick", action="store_true", help="one class, two minibatches, two times")
+    parser.add_argument("--quick", action="store_true", help="one class, one minibatch, two times")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, help="of PyTorch; as many as it takes by itself")

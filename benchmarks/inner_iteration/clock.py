@@ -1,8 +1,10 @@
 """Seconds, operations and memory of a piece of work, on a CPU or a GPU; and the most that the machine multiplies."""
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import FrameType
 from typing import Protocol
 
 import torch
@@ -43,6 +45,29 @@ class Clock:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+class TooLong(BaseException):
+    """The time is up. No `except Exception` on the way stops it."""
+
+
+@contextmanager
+def at_most(seconds: float | None) -> Iterator[None]:
+    """Raise TooLong in the main thread when the block takes longer."""
+    if seconds is None:
+        yield
+        return
+
+    def up(signum: int, frame: FrameType | None) -> None:
+        raise TooLong
+
+    before = signal.signal(signal.SIGALRM, up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class _NoModules(nullcontext[None]):

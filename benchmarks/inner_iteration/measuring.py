@@ -1,5 +1,6 @@
 """Measures one inner iteration by part: the loop of dream_core, then the plain one on the same images and draws."""
 
+import logging
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -7,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.inner_iteration.clock import Clock, Meter, Operations, convolution_peak, matrix_peak, peak_bytes
+from benchmarks.inner_iteration.clock import (
+    Clock,
+    Meter,
+    Operations,
+    TooLong,
+    at_most,
+    convolution_peak,
+    matrix_peak,
+    peak_bytes,
+)
 from benchmarks.inner_iteration.plain import Plain, kmeans, representatives
 from dream_core.augmentation import augment
 from dream_core.computing import PLAIN
@@ -21,6 +31,13 @@ from dream_core.recipes import MatchingRecipe
 from dream_core.selection import embed
 from dream_core.training import DRAWS, fetcher
 
+log = logging.getLogger(__name__)
+
+WAYS = {
+    "as written": {"compiled": "off", "precision": "float32"},
+    "compiled": {"compiled": "on", "precision": "float32"},
+    "compiled, in bfloat16": {"compiled": "on", "precision": "bfloat16"},
+}
 OUTER, INNER = 0, 1
 """The iteration that is measured: the network is fresh, and the representatives are those of iteration 0."""
 
@@ -31,14 +48,16 @@ class Amount:
 
     `classes` are matched, embedded and clustered; the network is trained on `minibatches`. All is done `repeats`
     times, and the fastest counts; but embedding and k-means are done once. `evaluation` says whether an evaluation's
-    epochs are measured at all, `plain_evaluation` whether the plain one's are.
+    epochs are measured, `ways` whether the loop is measured in all ways of computing. Where compiling takes longer than
+    `compile_s` seconds, the loop is measured without.
     """
 
     classes: int
     minibatches: int
     repeats: int
-    plain_evaluation: bool = True
     evaluation: bool = True
+    ways: bool = True
+    compile_s: float | None = None
 
 
 @dataclass(slots=True)
@@ -57,10 +76,9 @@ def measure(recipe: MatchingRecipe, dataset: Dataset, device: torch.device, amou
     """Measure both, and compare what they compute. `recipe` is one of DREAM on IDC, with a ConvNet."""
     recipe = recipe.model_copy(update={"init": "random"})  # which takes seconds less, and changes no other figure
     amount = replace(amount, classes=min(amount.classes, len(dataset.class_names)))
-    loop = MatchingLoop(recipe, dataset, device, synchronize=True)
     clock = Clock(device)
     with clock("first"):
-        first_of_everything(loop)
+        loop = warmed_up(recipe, dataset, device, amount.compile_s)
     plain = Plain(recipe, dataset, list(loop.network.parameters()), loop.synthetic.images)
     computing = asdict(loop.computing)
     fast = measure_loop(loop, amount)
@@ -85,7 +103,20 @@ def measure(recipe: MatchingRecipe, dataset: Dataset, device: torch.device, amou
         "peak_bytes": fast.peak_bytes,
         "reference_peak_bytes": reference.peak_bytes,
         "agreement": agreement(fast, reference),
+        "ways": measure_ways(recipe, dataset, device, amount) if amount.ways and computing["compiled"] else {},
     }
+
+
+def measure_ways(
+    recipe: MatchingRecipe, dataset: Dataset, device: torch.device, amount: Amount
+) -> dict[str, dict[str, float]]:
+    """Seconds by part of the loop as it is written, compiled, and in bfloat16 as well."""
+    ways = {}
+    for name, how in WAYS.items():
+        loop = warmed_up(recipe.model_copy(update=how), dataset, device)
+        seconds = measure_loop(loop, amount).seconds
+        ways[name] = seconds | {"inner iteration": inner_iteration(recipe, seconds)}
+    return ways
 
 
 def peaks(recipe: MatchingRecipe, device: torch.device) -> dict[str, Any]:
@@ -129,6 +160,20 @@ def minibatches(recipe: MatchingRecipe) -> int:
 
 
 # ---------------------------------------------------------------- the loop of dream_core
+
+
+def warmed_up(
+    recipe: MatchingRecipe, dataset: Dataset, device: torch.device, compile_s: float | None = None
+) -> MatchingLoop:
+    """A loop that has done all that will be timed once; not compiled where that would take longer than `compile_s`."""
+    try:
+        with at_most(compile_s):
+            loop = MatchingLoop(recipe, dataset, device, synchronize=True)
+            first_of_everything(loop)
+            return loop
+    except TooLong:
+        log.info("compiling takes longer than %g s, once on a machine: not compiled this time", compile_s)
+        return warmed_up(recipe.model_copy(update={"compiled": "off", "precision": "float32"}), dataset, device)
 
 
 def first_of_everything(loop: MatchingLoop) -> None:
@@ -195,8 +240,9 @@ def network_inputs(loop: MatchingLoop, number: int) -> None:
 
 def evaluation_epochs(loop: MatchingLoop, count: int, clock: Clock) -> None:
     """The first epochs of an evaluation, without its look at the test set."""
-    how = "on" if loop.computing.compiled else "off"  # so few epochs would not be worth compiling
-    judged = loop.recipe.evaluation.model_copy(update={"tests": 1, "compiled": how})
+    # so few epochs would not be worth compiling
+    how = {"compiled": "on" if loop.computing.compiled else "off", "precision": loop.recipe.precision}
+    judged = loop.recipe.evaluation.model_copy(update={"tests": 1} | how)
     passes = train_and_test(loop.training_set(), loop.dataset, judged, 0, ("bench",), loop.device, count + 1)
     for _ in range(count):
         with clock("evaluation epoch"):
@@ -251,7 +297,7 @@ def measure_plain(plain: Plain, chosen: list[Tensor], amount: Amount) -> Side:
         weights = weights or list(plain.weights)
     _add(seconds, clock.seconds, minibatches(recipe) / amount.minibatches)
     clock = Clock(plain.device)
-    if amount.plain_evaluation:
+    if amount.evaluation:
         with clock("evaluation epoch"):
             plain.evaluation_epoch()
     return Side(seconds | clock.seconds, peak_bytes(plain.device), own, gradients, weights)

@@ -37,7 +37,7 @@ def keep(folder: Path, result: Result) -> None:
 def summary(result: Result) -> Result:
     """What is compared from run to run, and enough to know of what."""
     names = ("fast_s", "reference_s", "ratio", "dataset", "images", "ipc", "factor", "device", "quick", "measured",
-             "others_cores", "agreement")  # fmt: skip
+             "others_cores", "computing", "agreement")  # fmt: skip
     return {name: result[name] for name in names}
 
 
@@ -83,6 +83,20 @@ def section(result: Result) -> Iterator[str]:
         f"the pixels' gradient and {agreed['weights_difference']:.0e} of the trained network; "
         f"{agreed['same_representatives']:.0%} of the representatives are the same.\n"
     )
+    if result["ways"]:
+        yield from ways(result)
+
+
+def ways(result: Result) -> Iterator[str]:
+    """What each way of computing brought, from the plain implementation on."""
+    plain = result["reference_seconds"] | {"inner iteration": result["reference_s"]}
+    parts = ("matching", "network", "embedding", "kmeans", "evaluation epoch", "inner iteration")
+    yield "What each step brought, in seconds:\n"
+    yield f"| | {' | '.join(ROWS.get(part, part) for part in parts)} |"
+    yield "| --- |" + " --- |" * len(parts)
+    for name, seconds in ({"plain implementation": plain} | result["ways"]).items():
+        yield f"| {name} | {' | '.join(f'{seconds[part]:.2f}' for part in parts)} |"
+    yield ""
 
 
 def how(computing: dict[str, bool]) -> str:

@@ -7,9 +7,8 @@ import torch
 
 from benchmarks.inner_iteration.clock import peak_bytes
 from benchmarks.inner_iteration.images import noise_dataset
-from benchmarks.inner_iteration.measuring import Amount, first_of_everything, inner_iteration, measure_loop, measured
+from benchmarks.inner_iteration.measuring import Amount, inner_iteration, measure_loop, measured, warmed_up
 from dream_core.catalog import DATASETS
-from dream_core.methods.matching import MatchingLoop
 from dream_core.recipes import MatchingRecipe, convnet_depth, make_recipe
 from dream_core.recipes.memory import memory_bound
 
@@ -61,8 +60,7 @@ def measure_point(point: Point, device: torch.device, amount: Amount, compiled: 
     changes = {"image_size": point.image_size, "depth": convnet_depth(point.image_size), "init": "random"}
     changes["compiled"] = "on" if compiled else "off"
     recipe = MatchingRecipe.model_validate(published.model_dump() | changes)
-    loop = MatchingLoop(recipe, noise_dataset(facts), device, synchronize=True)
-    first_of_everything(loop)
+    loop = warmed_up(recipe, noise_dataset(facts), device)
     seconds = measure_loop(loop, amount).seconds
     return {
         "sizes": asdict(point),

@@ -4,17 +4,19 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.inner_iteration import report
-from benchmarks.inner_iteration.clock import Clock, Operations, convolution_peak, matrix_peak
+from benchmarks.inner_iteration.clock import Clock, Operations, TooLong, at_most, convolution_peak, matrix_peak
 from benchmarks.inner_iteration.images import dataset_or_noise
-from benchmarks.inner_iteration.measuring import Amount, inner_iteration, measure
+from benchmarks.inner_iteration.measuring import WAYS, Amount, inner_iteration, measure, warmed_up
 from benchmarks.inner_iteration.plain import kmeans, representatives
 from dream_core.clustering import TorchKMeans
+from dream_core.computing import PLAIN
 from dream_core.errors import DatasetMissing
 from dream_core.selection import nearest
 from tests.dream_core.tiny import tiny_dataset, tiny_recipe
@@ -60,6 +62,30 @@ def test_operations_are_counted_and_peaks_are_found():
     assert operations.counted == {"product": 2 * 4 * 5 * 6}
     assert matrix_peak(CPU, side=64, repeats=2) > 0
     assert convolution_peak(CPU, width=4, side=4, images=2, repeats=2) > 0
+
+
+def test_a_loop_that_takes_too_long_to_compile_is_not_compiled():
+    recipe = tiny_recipe(compiled="on")
+    assert warmed_up(recipe, tiny_dataset(), CPU, compile_s=0.001).computing == PLAIN
+
+
+def test_time_that_is_up_ends_a_block_and_no_other():
+    with pytest.raises(TooLong), at_most(0.01):
+        time.sleep(60)
+    with at_most(0.01):
+        pass
+    time.sleep(0.02)
+
+
+def test_every_way_of_computing_has_its_row():
+    plain = {"matching": 4.0, "network": 2.0, "embedding": 30.0, "kmeans": 10.0, "evaluation epoch": 1.0}
+    ways = {name: plain | {"inner iteration": 5.0} for name in WAYS}
+    lines = list(report.ways({"reference_seconds": plain, "reference_s": 10.0, "ways": ways}))
+    assert [line.split(" | ")[0] for line in lines if "0.00 |" in line] == [
+        "| plain implementation",
+        *(f"| {name}" for name in WAYS),
+    ]
+    assert lines[3].endswith("| 10.00 |")
 
 
 def test_a_result_is_kept_as_json_a_table_and_a_plot(tmp_path):
