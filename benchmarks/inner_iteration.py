@@ -32,7 +32,7 @@ from dream_core.recipes import MatchingRecipe, make_recipe
 
 log = logging.getLogger("inner_iteration")
 RESULTS = Path(__file__).parent / "results" / "inner_iteration"
-QUICK = Amount(classes=1, minibatches=1, repeats=2, evaluation=False, ways=False, compile_s=12)
+QUICK = Amount(classes=1, minibatches=1, repeats=2, evaluation=False, compile_s=12)
 
 
 def main() -> None:
@@ -61,7 +61,9 @@ def run(options: argparse.Namespace, ipc: int) -> report.Result:
     device = choose_device(options.device)
     dataset, images = dataset_or_noise(options.dataset, options.data_dir)
     log.info("%s, %d images per class: %s", options.dataset, ipc, images)
-    amount = QUICK if options.quick else Amount(options.classes, options.minibatches, options.repeats)
+    amount = (
+        QUICK if options.quick else Amount(options.classes, options.minibatches, options.repeats, ways=options.ways)
+    )
     with watching_cores(psutil.Process()) as busy:
         result = peaks(recipe, device) | measure(recipe, dataset, device, amount)
     about = {
@@ -82,6 +84,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minibatches", type=int, default=4, help="of the network that are measured")
     parser.add_argument("--repeats", type=int, default=3, help="the fastest of which counts")
     parser.add_argument("--quick", action="store_true", help="one class, one minibatch, two times")
+    parser.add_argument("--ways", action="store_true", help="measure the loop as written and in float32, too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, help="of PyTorch; as many as it takes by itself")

@@ -56,7 +56,7 @@ class Amount:
     minibatches: int
     repeats: int
     evaluation: bool = True
-    ways: bool = True
+    ways: bool = False
     compile_s: float | None = None
 
 
