@@ -63,6 +63,7 @@ def check(ours: Engine, options: argparse.Namespace) -> int:
         stack = Stack(ours, Path(place), bases, torch if ours.own else {})
         stack.configure(DREAM_DATA_DIR=REAL_DATA or "")
         try:
+            stack.down("--volumes")  # what a run that was killed has left
             hadolint = tool(options.state, HADOLINT, "hadolint")
             Checks(stack, report, Path(place), hadolint).all(
                 Path(REAL_DATA or "/nowhere"),

@@ -115,7 +115,7 @@ class Stack:
 
     def down(self, *options: str) -> None:
         self._said = self.logs()
-        self.compose("down", "--timeout", "120", *options)
+        self.compose("--profile", "*", "down", "--timeout", "120", *options)
 
     def client(self) -> Client:
         return Client(self.url, self.settings["DREAM_ADMIN_KEY"])
