@@ -36,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, only this fil
 
 import torch
 
+from benchmarks.inner_iteration.measuring import warmed_up
 from benchmarks.load.cores import busy_seconds
 from benchmarks.machine import processor
 from dream_core.datasets import load_dataset
@@ -108,6 +109,7 @@ def run(
     chosen = choose_device(device)
     chosen = torch.device(chosen.type, rank) if chosen.type == "cuda" else chosen
     dataset = load_dataset(DATASET, data_dir, recipe.image_size)
+    warmed_up(recipe, dataset, chosen)  # compiling takes longer than what is measured
     with joined(rank, count, place / "meeting", chosen) as ranks:
         distillation = Distillation(recipe, dataset, chosen, synchronize=True, ranks=ranks)
         steps = []
