@@ -46,7 +46,7 @@ def main() -> None:
     result = run(options, options.ipc[0])
     if not options.quick:
         report.keep(options.results, result)
-    sys.stdout.write("\n".join(report.section(result)) + "\n")
+    sys.stdout.write("\n".join(report.told(result)) + "\n")
     sys.stdout.write(json.dumps(report.summary(result)) + "\n")
 
 
@@ -84,7 +84,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--minibatches", type=int, default=4, help="of the network that are measured")
     parser.add_argument("--repeats", type=int, default=3, help="the fastest of which counts")
     parser.add_argument("--quick", action="store_true", help="one class, one minibatch, two times")
-    parser.add_argument("--ways", action="store_true", help="measure the loop as written and in float32, too")
+    parser.add_argument(
+        "--ways", action="store_true", help="measure the loop as written and in float32, too: a table of its own"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, help="of PyTorch; as many as it takes by itself")

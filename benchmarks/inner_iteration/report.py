@@ -26,12 +26,13 @@ _COLOURS = {"matching": "#1f77b4", "network": "#ff7f0e", "clustering": "#2ca02c"
 def keep(folder: Path, result: Result) -> None:
     """Write it beside the others, in place of an older one of the same kind, and table and plot of all anew."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{result['dataset']}-ipc{result['ipc']}-{result['device']}.json"
+    kind = "-ways" if result["ways"] else ""
+    name = f"{result['dataset']}-ipc{result['ipc']}-{result['device']}{kind}.json"
     (folder / name).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     results = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
     results.sort(key=lambda one: (one["device"], one["dataset"], one["ipc"]))
     (folder / "inner_iteration.md").write_text("\n".join(markdown(results)), encoding="utf-8")
-    draw(results, folder / "inner_iteration.png")
+    draw([result for result in results if not result["ways"]], folder / "inner_iteration.png")
 
 
 def summary(result: Result) -> Result:
@@ -52,8 +53,13 @@ def markdown(results: Sequence[Result]) -> Iterator[str]:
         "same images, draws and network. How it is measured: [benchmarks/README.md](../../README.md).\n"
     )
     yield "![Seconds by part](inner_iteration.png)\n"
-    for result in results:
-        yield from section(result)
+    for result in sorted(results, key=lambda result: bool(result["ways"])):
+        yield from told(result)
+
+
+def told(result: Result) -> Iterator[str]:
+    """What one run measured."""
+    return ways(result) if result["ways"] else section(result)
 
 
 def section(result: Result) -> Iterator[str]:
@@ -83,15 +89,17 @@ def section(result: Result) -> Iterator[str]:
         f"the pixels' gradient and {agreed['weights_difference']:.0e} of the trained network; "
         f"{agreed['same_representatives']:.0%} of the representatives are the same.\n"
     )
-    if result["ways"]:
-        yield from ways(result)
 
 
 def ways(result: Result) -> Iterator[str]:
     """What each way of computing brought, from the plain implementation on."""
+    yield f"## {result['dataset']}, {result['ipc']} images per class, {result['device']}: what each step brought\n"
+    yield (
+        f"{result['machine']}; {result['images']}; seconds. Other processes kept {result['others_cores']} cores busy "
+        "meanwhile.\n"
+    )
     plain = result["reference_seconds"] | {"inner iteration": result["reference_s"]}
     parts = ("matching", "network", "embedding", "kmeans", "evaluation epoch", "inner iteration")
-    yield "What each step brought, in seconds:\n"
     yield f"| | {' | '.join(ROWS.get(part, part) for part in parts)} |"
     yield "| --- |" + " --- |" * len(parts)
     for name, seconds in ({"plain implementation": plain} | result["ways"]).items():
