@@ -14,6 +14,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -21,6 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as a script, only this file's folder is searched
 
+from benchmarks.cutting import cut
 from benchmarks.first_steps import machine
 from benchmarks.inner_iteration import report
 from benchmarks.inner_iteration.images import dataset_or_noise
@@ -32,7 +34,8 @@ from dream_core.recipes import MatchingRecipe, make_recipe
 
 log = logging.getLogger("inner_iteration")
 RESULTS = Path(__file__).parent / "results" / "inner_iteration"
-QUICK = Amount(classes=1, minibatches=1, repeats=2, evaluation=False, compile_s=12)
+QUICK = Amount(classes=1, minibatches=1, repeats=2, plain_once=True, evaluation=False, compile_s=8)
+QUICK_PER_CLASS = 2000
 
 
 def main() -> None:
@@ -61,9 +64,10 @@ def run(options: argparse.Namespace, ipc: int) -> report.Result:
     device = choose_device(options.device)
     dataset, images = dataset_or_noise(options.dataset, options.data_dir)
     log.info("%s, %d images per class: %s", options.dataset, ipc, images)
-    amount = (
-        QUICK if options.quick else Amount(options.classes, options.minibatches, options.repeats, ways=options.ways)
-    )
+    amount = Amount(options.classes, options.minibatches, options.repeats, ways=options.ways)
+    if options.quick:
+        whole, dataset = len(dataset.train), cut(dataset, QUICK_PER_CLASS)
+        amount = replace(QUICK, share=len(dataset.train) / whole)
     with watching_cores(psutil.Process()) as busy:
         result = peaks(recipe, device) | measure(recipe, dataset, device, amount)
     about = {
@@ -83,7 +87,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--classes", type=int, default=3, help="that are measured")
     parser.add_argument("--minibatches", type=int, default=4, help="of the network that are measured")
     parser.add_argument("--repeats", type=int, default=3, help="the fastest of which counts")
-    parser.add_argument("--quick", action="store_true", help="one class, one minibatch, two times")
+    parser.add_argument("--quick", action="store_true", help="one class, less of everything")
     parser.add_argument(
         "--ways", action="store_true", help="measure the loop as written and in float32, too: a table of its own"
     )

@@ -47,14 +47,17 @@ class Amount:
     """How much is measured of what an iteration does; the rest is taken to be proportional.
 
     `classes` are matched, embedded and clustered; the network is trained on `minibatches`. All is done `repeats`
-    times, and the fastest counts; but embedding and k-means are done once. `evaluation` says whether an evaluation's
-    epochs are measured, `ways` whether the loop is measured in all ways of computing. Where compiling takes longer than
-    `compile_s` seconds, the loop is measured without.
+    times, and the fastest counts; but embedding and k-means are done once, and with `plain_once` all that is plain. The
+    dataset holds a `share` of the images that would be embedded and clustered. `evaluation` says whether an
+    evaluation's epochs are measured, `ways` whether the loop is measured in all ways of computing. Where compiling
+    takes longer than `compile_s` seconds, the loop is measured without.
     """
 
     classes: int
     minibatches: int
     repeats: int
+    share: float = 1.0
+    plain_once: bool = False
     evaluation: bool = True
     ways: bool = False
     compile_s: float | None = None
@@ -83,7 +86,7 @@ def measure(recipe: MatchingRecipe, dataset: Dataset, device: torch.device, amou
     computing = asdict(loop.computing)
     fast = measure_loop(loop, amount)
     reference = measure_plain(plain, fast.chosen, amount)
-    operations = count_operations(loop, fast.chosen[0])
+    operations = count_operations(loop, fast.chosen[0], amount)
     fast_s, reference_s = (inner_iteration(recipe, side.seconds) for side in (fast, reference))
     return {
         "fast_s": fast_s,
@@ -132,9 +135,11 @@ def inner_iteration(recipe: MatchingRecipe, seconds: dict[str, float]) -> float:
 
 def measured(recipe: MatchingRecipe, classes: int, amount: Amount) -> str:
     """What was measured and what is extrapolated, in words."""
+    once = "all that is plain, embedding and k-means" if amount.plain_once else "embedding and k-means"
     return (
-        f"{amount.classes} of {classes} classes and {amount.minibatches} of {minibatches(recipe)} minibatches of the "
-        f"network, the rest proportional; the fastest of {amount.repeats}, embedding and k-means once; fresh network"
+        f"{amount.classes} of {classes} classes, {amount.share:.0%} of their images embedded and clustered, and "
+        f"{amount.minibatches} of {minibatches(recipe)} minibatches of the network, the rest proportional; the fastest "
+        f"of {amount.repeats}, {once} once; fresh network"
     )
 
 
@@ -195,12 +200,13 @@ def measure_loop(loop: MatchingLoop, amount: Amount) -> Side:
         loop.watch.take()
         chosen.append(loop.selection.batch(label, loop.network, OUTER, 0))
         clustering = {"embedding": 0.0, "kmeans": 0.0} | loop.watch.take()
+        _add(seconds, clustering, loop.classes / amount.classes / amount.share)
         clock = Clock(loop.device)
         for _ in range(amount.repeats):
             with clock("matching"):
                 gradients[label:] = [loop.match_class(label, OUTER, INNER)[1]]
             match_by_part(loop, label, chosen[label], clock)
-        _add(seconds, clustering | clock.seconds, loop.classes / amount.classes)
+        _add(seconds, clock.seconds, loop.classes / amount.classes)
     clock = Clock(loop.device)
     for _ in range(amount.repeats):
         with clock("network"):
@@ -249,7 +255,7 @@ def evaluation_epochs(loop: MatchingLoop, count: int, clock: Clock) -> None:
             next(passes)
 
 
-def count_operations(loop: MatchingLoop, chosen: Tensor) -> dict[str, int]:
+def count_operations(loop: MatchingLoop, chosen: Tensor, amount: Amount) -> dict[str, int]:
     """Floating-point operations of the parts that have any, for a whole inner iteration."""
     recipe, operations = loop.recipe, Operations()
     loop.computing = loop.objective.computing = PLAIN  # the same operations, where they can be counted
@@ -263,7 +269,7 @@ def count_operations(loop: MatchingLoop, chosen: Tensor) -> dict[str, int]:
     of_class = {part: operations.counted[part] for part in ("real gradient", "image step")}
     counted = {part: count * loop.classes for part, count in of_class.items()}
     counted["matching"] = sum(counted.values())
-    counted["embedding"] = operations.counted["embedding"] * len(loop.dataset.train) // len(some)
+    counted["embedding"] = round(operations.counted["embedding"] / len(some) * len(loop.dataset.train) / amount.share)
     counted["network"] = operations.counted["network"] * minibatches(recipe)
     return counted
 
@@ -274,6 +280,7 @@ def count_operations(loop: MatchingLoop, chosen: Tensor) -> dict[str, int]:
 def measure_plain(plain: Plain, chosen: list[Tensor], amount: Amount) -> Side:
     """The same of the plain implementation; it matches the representatives that the loop chose."""
     recipe, classes = plain.recipe, len(plain.dataset.class_names)
+    repeats = 1 if amount.plain_once else amount.repeats
     seconds: dict[str, float] = {}
     own, gradients, weights = [], [], []
     for label in range(amount.classes):
@@ -285,12 +292,14 @@ def measure_plain(plain: Plain, chosen: list[Tensor], amount: Amount) -> Side:
             centers = kmeans(features, min(len(chosen[label]), len(features)), seed, recipe.clustering_iterations)
             own.append(representatives(features, centers))
         del features
-        for _ in range(amount.repeats):
+        _add(seconds, clock.seconds, classes / amount.classes / amount.share)
+        clock = Clock(plain.device)
+        for _ in range(repeats):
             with clock("matching"):
                 gradients[label:] = [plain.match(label, chosen[label], OUTER, INNER)[1]]
         _add(seconds, clock.seconds, classes / amount.classes)
     clock = Clock(plain.device)
-    for repeat in range(amount.repeats):
+    for repeat in range(repeats):
         with clock("network"):
             for number in range(amount.minibatches):
                 plain.train(repeat * amount.minibatches + number)

@@ -26,6 +26,7 @@ def made_up(point):
         "sizes": asdict(point),
         "seconds": seconds,
         "total_s": 5.0,
+        "runs": 2,
         "peak_bytes": 1e9 * point.image_size**0.5,
         "bound_bytes": 2e9,
         "interval": 10,
