@@ -84,8 +84,8 @@ def markdown(result: Result) -> Iterator[str]:
     yield (
         f"{result['machine']}. Measured at CIFAR-10's sizes, and accordingly elsewhere: {result['measured']}; "
         f"{how(result['points'][0]['computing'])}, everything done once before. Other "
-        f"processes kept up to {result['others_cores']} cores busy meanwhile. Each point was measured "
-        f"{max(point['runs'] for point in result['points'])} times, and the fastest is shown.\n"
+        f"processes kept up to {result['others_cores']} cores busy meanwhile. Runs of each point, "
+        f"of which the fastest is shown: {max(point['runs'] for point in result['points'])}.\n"
     )
     yield "![Seconds and memory](scaling.png)\n"
     yield "## Exponents\n"
