@@ -1,6 +1,5 @@
 """What happens to every new job, whichever route it comes by: admitted, written down once, rung for."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -19,6 +18,7 @@ from dream_core.catalog import DATASETS, UPLOAD_PREFIX, is_folder, is_upload
 from dream_core.inventory import find
 from dream_core.recipes import Recipe, check_fits
 from jobs import classes, idempotency, metrics, quotas, uploads
+from jobs.files import room_at
 from jobs.queue import QUEUE
 from jobs.redaction import scrub
 from jobs.ringer import Ringer
@@ -92,8 +92,7 @@ Submitting = Annotated[Submission, Depends(_submission)]
 
 def require_room(settings: Settings) -> None:
     """Raise a Problem while the disk is nearly full: a job that cannot leave its result is better not begun."""
-    usage = shutil.disk_usage(settings.home)
-    full = 1 - usage.free / usage.total
+    full = room_at(settings.home).full
     if full > settings.disk_high_water:
         message = f"the service's disk is {full:.0%} full; new jobs and uploads wait until its operator has made room"
         raise Problem("OVERLOADED", message, headers={"Retry-After": str(OVERLOADED_S)}, retry_after_s=OVERLOADED_S)

@@ -1,7 +1,9 @@
 """Files that are there whole or not at all."""
 
 import os
+import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
@@ -24,3 +26,21 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class Room(NamedTuple):
+    """Bytes of a disk, as `df` counts them: what the system keeps back for root is neither full nor free."""
+
+    free: int
+    total: int
+
+    @property
+    def full(self) -> float:
+        """The share that is taken, from 0 to 1; 0 on a filesystem that does not tell its size."""
+        return 1 - self.free / self.total if self.total else 0.0
+
+
+def room_at(directory: Path) -> Room:
+    """What the disk under a directory holds. Raises OSError."""
+    usage = shutil.disk_usage(directory)
+    return Room(usage.free, usage.used + usage.free)

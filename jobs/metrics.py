@@ -4,7 +4,6 @@ Counters and histograms are of this process; what the database knows is asked fo
 not matter which process is asked. No id of a job, a user or a key is ever a label.
 """
 
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobs.asking import Asking
+from jobs.files import room_at
 from jobs.lifecycle import Status
 from jobs.queue import QUEUE
 from jobs.repository import utcnow
@@ -146,6 +146,6 @@ class DatabaseFigures(Collector):
         kept.add_metric(["uploads"], session.scalar(select(func.sum(UploadedDataset.bytes))) or 0)
         yield kept
 
-        disk = shutil.disk_usage(self._settings.home)
+        disk = room_at(self._settings.home)
         yield GaugeMetricFamily("dream_disk_free_bytes", "Free space where the service writes", value=disk.free)
         yield GaugeMetricFamily("dream_disk_total_bytes", "Size of the disk where the service writes", value=disk.total)

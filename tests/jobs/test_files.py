@@ -1,6 +1,7 @@
+import psutil
 import pytest
 
-from jobs.files import atomic_write, sync
+from jobs.files import Room, atomic_write, room_at, sync
 
 
 @pytest.mark.parametrize("content", ["a näme", b"\x00\xff", ""])
@@ -32,3 +33,8 @@ def test_files_and_directories_can_be_synced(tmp_path):
 
     with pytest.raises(FileNotFoundError):
         sync(tmp_path / "absent")
+
+
+def test_a_disk_is_as_full_as_df_says(tmp_path):
+    assert room_at(tmp_path).full == pytest.approx(psutil.disk_usage(str(tmp_path)).percent / 100, abs=0.01)
+    assert Room(free=0, total=0).full == 0
