@@ -99,6 +99,7 @@ def machine_text(facts: dict[str, Any]) -> str:
     units: dict[str, Callable[[Any], str]] = {
         "memory_bytes": bytes_text,
         "cpus": lambda count: f"{count} cores",
+        "devices": lambda count: f"up to {count} devices a job",
         "version": lambda version: f"dream {version}",
     }
     return ", ".join(units.get(name, str)(value) for name, value in facts.items() if value is not None)

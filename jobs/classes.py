@@ -1,7 +1,8 @@
-"""Jobs that want a class of GPU: which workers have it, and what such a job is told while none has.
+"""Jobs that want a class of GPU or several devices: which workers have them, and what is said while none has.
 
 A class is a queue of its own, `gpu.<class>`. A worker takes from its own class' queue and from the common one, so that
-a job without a class goes anywhere, and one with a class nowhere else.
+a job without a class goes anywhere, and one with a class nowhere else. Likewise jobs for four devices wait in
+`x4.default` or `x4.gpu.<class>`, from which workers with four devices or more take.
 """
 
 from datetime import timedelta
@@ -10,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from jobs.lifecycle import Status
-from jobs.queue import CLASS_PREFIX, QUEUE
+from jobs.queue import QUEUE, queues_of, wanted_of
 from jobs.repository.ringing import RING_BATCH
 from jobs.repository.transition import utcnow
 from jobs.tables import Job, JobEvent, WorkerRow
@@ -23,12 +24,17 @@ NO_WORKER = "no_worker"
 
 def served_queues(session: Session) -> set[str]:
     """The queues that a worker takes from; the common one counts, whoever is here."""
-    here = select(WorkerRow.queue).where(WorkerRow.seen_at > utcnow() - AWAY, ~WorkerRow.draining)
-    return {QUEUE, *session.scalars(here)}
+    here = select(WorkerRow).where(WorkerRow.seen_at > utcnow() - AWAY, ~WorkerRow.draining)
+    return {QUEUE}.union(*map(taken_by, session.scalars(here)))
+
+
+def taken_by(worker: WorkerRow) -> tuple[str, ...]:
+    """The queues that a worker takes from; one of an earlier version does not say how many devices it has."""
+    return queues_of(worker.queue, worker.facts.get("devices", 1))
 
 
 def tell_submitted(session: Session, job: Job) -> None:
-    """Say of a new job whether there is a worker of its class."""
+    """Say of a new job whether there is a worker for it."""
     _tell(session, job, served_queues(session))
 
 
@@ -58,7 +64,12 @@ def _tell(session: Session, job: Job, served: set[str]) -> None:
 
 
 def _message(queue: str, served: set[str]) -> str:
-    wanted = queue.removeprefix(CLASS_PREFIX)
-    there = ", ".join(sorted(name.removeprefix(CLASS_PREFIX) for name in served - {QUEUE}))
-    others = f"; there are workers of {there}" if there else "; no worker here names a class"
-    return f"no worker of the GPU class {wanted} is here, and the job waits for one{others}"
+    wanted, gpus = wanted_of(queue)
+    there = {name for name, _ in map(wanted_of, served) if name}
+    if wanted is None or wanted in there:
+        others = "; GET /v1/workers says how many each has"
+    else:
+        others = f"; there are workers of {', '.join(sorted(there))}" if there else "; no worker here names a class"
+    of_class = f" of the GPU class {wanted}" if wanted else ""
+    with_devices = f" with {gpus} devices" if gpus > 1 else ""
+    return f"no worker{of_class}{with_devices} is here, and the job waits for one{others}"

@@ -40,8 +40,8 @@ def tick(sessions: sessionmaker[Session], bell: Bell, ring_again_s: float = RING
         metrics.FINISHED.labels(*labels).inc()
 
     with sessions.begin() as session:
-        served = classes.tell_waiting(session)
-    rung = [job_id for queue in sorted(served) for job_id in _ring_again(sessions, bell, queue, ring_again_s)]
+        due = classes.tell_waiting(session) & repository.queues_that_wait(session)
+    rung = [job_id for queue in sorted(due) for job_id in _ring_again(sessions, bell, queue, ring_again_s)]
     return Tick(expired, rung)
 
 

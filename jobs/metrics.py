@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from jobs.asking import Asking
+from jobs.classes import taken_by
 from jobs.files import room_at
 from jobs.lifecycle import Status
 from jobs.queue import QUEUE
@@ -125,8 +126,9 @@ class DatabaseFigures(Collector):
         oldest = GaugeMetricFamily(
             "dream_oldest_claimable_job_age_seconds", "How long a job has waited that might run", labels=["queue"]
         )
-        waiting = select(Job.queue, func.min(Job.queued_at)).where(Job.status == Status.QUEUED).group_by(Job.queue)
-        for queue, since in session.execute(waiting.where(Job.queue.not_in(select(PausedQueue.name)))):
+        longest = select(Job.queue, func.min(Job.queued_at)).where(Job.status == Status.QUEUED).group_by(Job.queue)
+        waiting = session.execute(longest.where(Job.queue.not_in(select(PausedQueue.name)))).all()
+        for queue, since in waiting:
             oldest.add_metric([queue], max(0.0, (utcnow() - since).total_seconds()))
         yield oldest
 
@@ -135,7 +137,8 @@ class DatabaseFigures(Collector):
         for worker in session.scalars(select(WorkerRow)):
             if (utcnow() - worker.seen_at).total_seconds() < ALIVE_S:
                 state = "draining" if worker.draining else "busy" if worker.job_id else "idle"
-                for queue in {QUEUE, worker.queue}:
+                shown = {QUEUE, worker.queue, *(queue for queue, _ in waiting)}  # of all that it might take from
+                for queue in shown.intersection(taken_by(worker)):
                     heard[queue, state] = heard.get((queue, state), 0) + 1
         for labels, number in heard.items():
             workers.add_metric(labels, number)

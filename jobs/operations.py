@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import case, delete, func, select
 from sqlalchemy.orm import Session
 
-from jobs.classes import AWAY
+from jobs.classes import AWAY, taken_by
 from jobs.database import insert_into
 from jobs.lifecycle import HELD, Status
 from jobs.queue import QUEUE
@@ -29,7 +29,7 @@ class Queue:
     oldest_queued_at: datetime | None
     running: int
     workers: int
-    """Of its class; of the common queue, all that there are."""
+    """That take from it: from the common queue all that there are."""
 
 
 def report_worker(
@@ -93,10 +93,10 @@ def list_queues(session: Session, alive_s: float) -> list[Queue]:
             running[name] += jobs
         else:
             waiting[name] = (jobs, since)
-    alive = select(WorkerRow.queue).where(WorkerRow.seen_at > utcnow() - timedelta(seconds=alive_s))
-    workers = Counter(session.scalars(alive))
-    workers[QUEUE] = workers.total()
+    alive = select(WorkerRow).where(WorkerRow.seen_at > utcnow() - timedelta(seconds=alive_s))
+    here = session.scalars(alive).all()
+    workers = Counter(queue for worker in here for queue in taken_by(worker))
     return [
         Queue(name, paused.get(name), *waiting.get(name, (0, None)), running[name], workers[name])
-        for name in sorted({QUEUE, *paused, *waiting, *running, *workers})
+        for name in sorted({QUEUE, *paused, *waiting, *running, *(worker.queue for worker in here)})
     ]

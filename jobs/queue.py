@@ -3,6 +3,7 @@
 So a message may be lost, repeated or late without harm, and the broker may be down: the dispatcher rings again.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -37,9 +38,25 @@ def make_app(redis_url: str, *, current: bool = False, transport: Mapping[str, A
     return app
 
 
-def queue_of(gpu_class: str | None) -> str:
-    """Where jobs wait that want this class of GPU, or none in particular."""
-    return QUEUE if gpu_class is None else CLASS_PREFIX + gpu_class
+def queue_of(gpu_class: str | None, gpus: int = 1) -> str:
+    """Where jobs wait that want this class of GPU, or none in particular, and so many devices."""
+    return _for_devices(QUEUE if gpu_class is None else CLASS_PREFIX + gpu_class, gpus)
+
+
+def queues_of(queue: str, devices: int) -> tuple[str, ...]:
+    """All that a worker takes from: the common queue and that of its class, each for up to so many devices."""
+    return tuple(_for_devices(name, gpus) for gpus in range(1, devices + 1) for name in dict.fromkeys((QUEUE, queue)))
+
+
+def wanted_of(queue: str) -> tuple[str | None, int]:
+    """The class and the number of devices that jobs of a queue want."""
+    many = re.fullmatch(r"x(\d+)\.(.+)", queue)
+    gpus, queue = (int(many[1]), many[2]) if many else (1, queue)
+    return (queue.removeprefix(CLASS_PREFIX) if queue.startswith(CLASS_PREFIX) else None), gpus
+
+
+def _for_devices(queue: str, gpus: int) -> str:
+    return queue if gpus == 1 else f"x{gpus}.{queue}"
 
 
 def make_worker_app(redis_url: str, queues: Iterable[str] = (QUEUE,)) -> Celery:

@@ -37,8 +37,8 @@ class Resources(_Strict):
     """What a job may use up."""
 
     gpus: Annotated[StrictInt, Field(ge=1, le=MOST_GPUS)] = 1
-    """Devices that share the job, each with classes of its own: GPUs of one worker, or where it has none its cores. The
-    result has the same bytes."""
+    """Devices that share the job, each with classes of its own: GPUs of one worker, or where it has none its cores.
+    Only workers with as many may take the job. The result has the same bytes."""
     max_runtime_s: Annotated[StrictInt, Field(ge=1, le=MONTH_S)] | None = None
     """Seconds that one attempt may run; none means no limit."""
     gpu_class: GpuClass | None = None

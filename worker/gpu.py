@@ -1,16 +1,19 @@
 """What NVIDIA's driver says of the GPUs that this worker sees. Loads no torch, and takes no memory of theirs."""
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 
 import pynvml
 import structlog
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from jobs.queue import QUEUE, queue_of
+from jobs.queue import queue_of, queues_of
 from jobs.settings import Settings
+from jobs.spec import MOST_GPUS
 
 log = structlog.get_logger()
 
@@ -21,21 +24,46 @@ class Gpu:
 
     name: str | None
     gpu_class: str | None
+    devices: int = 1
+    """Among so many a job may be shared here."""
+
+    @property
+    def queue(self) -> str:
+        """That of its class, if it has one."""
+        return queue_of(self.gpu_class)
 
     @property
     def queues(self) -> tuple[str, ...]:
-        """Where its jobs come from; the last is that of its class, if it has one."""
-        return (QUEUE,) if self.gpu_class is None else (QUEUE, queue_of(self.gpu_class))
+        """Where its jobs come from."""
+        return queues_of(self.queue, self.devices)
 
 
 def own_gpu(settings: Settings) -> Gpu:
     """By the settings, else by the driver. Where it shows GPUs of several kinds, only the settings can tell."""
     here = settings.launcher == "process" and settings.device != "cpu"
-    names = sorted(set(_names())) if here else []
-    if len(names) > 1 and settings.gpu_class is None:
-        log.warning("gpu.class_unknown", gpus=names, advice="set DREAM_GPU_CLASS")
-    name = names[0] if len(names) == 1 else None
-    return Gpu(name, settings.gpu_class or (name and class_of(name)))
+    gpus = _names()[: _visible()] if here else []
+    kinds = sorted(set(gpus))
+    if len(kinds) > 1 and settings.gpu_class is None:
+        log.warning("gpu.class_unknown", gpus=kinds, advice="set DREAM_GPU_CLASS")
+    name = kinds[0] if len(kinds) == 1 else None
+    return Gpu(name, settings.gpu_class or (name and class_of(name)), min(_devices(settings, len(gpus)), MOST_GPUS))
+
+
+def _devices(settings: Settings, gpus: int) -> int:
+    """As many as a runner will find, whose own count is what holds in the end."""
+    if settings.launcher == "ray":
+        return MOST_GPUS  # a job waits there until Ray has set them aside
+    if settings.device == "cpu" or (settings.device == "auto" and not gpus):
+        return os.cpu_count() or 1
+    return gpus if gpus and settings.device in ("auto", "cuda") else 1
+
+
+def _visible() -> int | None:
+    """To how many GPUs CUDA_VISIBLE_DEVICES holds this process; None if to none."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return None
+    return len(list(takewhile(lambda each: each not in ("", "-1"), map(str.strip, chosen.split(",")))))
 
 
 def class_of(name: str) -> str:

@@ -46,6 +46,7 @@ class House:
             "version": version("dream-distillation"),
             "device": settings.device,
             "gpu": self.gpu.name,
+            "devices": self.gpu.devices,
             "memory_bytes": psutil.virtual_memory().total,
             "cpus": psutil.cpu_count(),
             "host": platform.node(),
@@ -67,7 +68,7 @@ class House:
         """Tell the database that this worker is here. Returns whether it is being drained."""
         name, job_id = self.supervisor.name, self.supervisor.job_id
         with self.sessions.begin() as session:
-            return operations.report_worker(session, name, self.gpu.queues[-1], self._facts, job_id)
+            return operations.report_worker(session, name, self.gpu.queue, self._facts, job_id)
 
     def close(self) -> None:
         """End the running job at a checkpoint, take no more, and begin no chore."""

@@ -22,7 +22,7 @@ from jobs.repository.commands import (
     resume,
 )
 from jobs.repository.reading import Filters, Standing, ahead_of, get_job, get_standing, list_events, list_jobs
-from jobs.repository.ringing import RING_BATCH, due_for_ringing, not_rung, nothing_rung
+from jobs.repository.ringing import RING_BATCH, due_for_ringing, not_rung, nothing_rung, queues_that_wait
 from jobs.repository.submission import create_job
 from jobs.repository.transition import utcnow
 
@@ -50,6 +50,7 @@ __all__ = [
     "lock_job",
     "not_rung",
     "nothing_rung",
+    "queues_that_wait",
     "renew",
     "request_cancel",
     "request_pause",

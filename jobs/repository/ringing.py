@@ -36,6 +36,11 @@ def due_for_ringing(session: Session, again_after_s: float, queue: str = QUEUE) 
     return ids
 
 
+def queues_that_wait(session: Session) -> set[str]:
+    """Those with jobs that no worker has."""
+    return set(session.scalars(select(Job.queue).where(Job.status == Status.QUEUED).distinct()))
+
+
 def not_rung(session: Session, job_ids: Sequence[str]) -> None:
     """The broker could not be reached for these: they are due at the next occasion."""
     session.execute(_where_queued(job_ids).values(rung_at=None))

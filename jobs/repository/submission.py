@@ -43,7 +43,7 @@ def create_job(
         resolved_spec=recipe.model_dump(mode="json"),
         labels=dict(metadata or {}),
         status=Status.QUEUED,
-        queue=queue_of(spec.resources.gpu_class),
+        queue=queue_of(spec.resources.gpu_class, spec.resources.gpus),
         priority=priority,
         created_at=now,
         queued_at=now,

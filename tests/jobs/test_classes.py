@@ -1,4 +1,4 @@
-"""Jobs that want a class of GPU, on SQLite and on PostgreSQL."""
+"""Jobs that want a class of GPU or several devices, on SQLite and on PostgreSQL."""
 
 import pytest
 from pydantic import ValidationError
@@ -7,7 +7,7 @@ from jobs import classes, operations, repository
 from jobs.dispatcher import ring_all, tick
 from jobs.lifecycle import PRIORITIES, Status
 from jobs.operations import pause_queue
-from jobs.queue import QUEUE, Bell, make_worker_app, queue_of
+from jobs.queue import QUEUE, Bell, make_worker_app, queue_of, queues_of, wanted_of
 from jobs.spec import Resources
 from tests.jobs.test_repository import call, events_of, read, submit
 
@@ -23,8 +23,8 @@ def next_of(sessions, *queues):
     return job and job.id
 
 
-def here(sessions, queue, worker="worker-1"):
-    call(sessions, operations.report_worker, worker, queue, {})
+def here(sessions, queue, worker="worker-1", **facts):
+    call(sessions, operations.report_worker, worker, queue, facts)
 
 
 def told(sessions, job):
@@ -118,3 +118,47 @@ def test_operators_see_who_takes_from_where(sessions):
     wanting(sessions, "h100")
     found = {queue.name: (queue.queued, queue.workers) for queue in call(sessions, operations.list_queues, 60)}
     assert found == {QUEUE: (0, 2), A100: (0, 1), H100: (1, 0)}
+
+
+@pytest.mark.parametrize("gpu_class", [None, "a100", "x4", "gpu.x2"])
+@pytest.mark.parametrize("gpus", [1, 2, 16])
+def test_a_queue_says_what_its_jobs_want(gpu_class, gpus):
+    assert wanted_of(queue_of(gpu_class, gpus)) == (gpu_class, gpus)
+
+
+def test_only_workers_with_as_many_devices_take_a_job(sessions):
+    job, common = submit(sessions, method="dream", resources={"gpus": 2}), submit(sessions)
+    assert job.queue == "x2.default"
+    assert [next_of(sessions, *queues_of(QUEUE, 1)) for _ in range(2)] == [common.id, None]
+    assert next_of(sessions, *queues_of(A100, 4)) == job.id
+
+
+def test_of_a_class_with_as_many_devices(sessions):
+    job = submit(sessions, method="dream", resources={"gpus": 4, "gpu_class": "a100"})
+    assert job.queue == "x4.gpu.a100"
+    for queue, devices in [(QUEUE, 4), (H100, 8), (A100, 3)]:
+        assert next_of(sessions, *queues_of(queue, devices)) is None
+    assert next_of(sessions, *queues_of(A100, 4)) == job.id
+
+
+def test_a_job_is_told_that_no_worker_has_as_many_devices_and_rung_for_when_one_has(sessions, redis_url):
+    job, bell = submit(sessions, method="dream", resources={"gpus": 4}), Bell(redis_url)
+    here(sessions, A100)  # of an earlier version: one device
+    here(sessions, A100, "worker-2", devices=2)
+    call(sessions, repository.nothing_rung)
+    assert tick(sessions, bell).rung == []
+    assert read(sessions, job).status_reason == classes.NO_WORKER
+    (said,) = told(sessions, job)
+    assert said["message"].startswith("no worker with 4 devices is here")
+    here(sessions, H100, "worker-3", devices=4)
+    assert tick(sessions, bell).rung == [job.id]
+    assert read(sessions, job).status_reason is None
+    assert bell.waiting("x4.default") == 1
+
+
+def test_operators_see_who_takes_jobs_for_several_devices_where_there_are_any(sessions):
+    here(sessions, A100, devices=4)
+    here(sessions, QUEUE, "worker-2", devices=2)
+    submit(sessions, method="dream", resources={"gpus": 3})
+    found = {queue.name: (queue.queued, queue.workers) for queue in call(sessions, operations.list_queues, 60)}
+    assert found == {QUEUE: (0, 2), A100: (0, 1), "x3.default": (1, 1)}
