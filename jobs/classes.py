@@ -2,7 +2,7 @@
 
 A class is a queue of its own, `gpu.<class>`. A worker takes from its own class' queue and from the common one, so that
 a job without a class goes anywhere, and one with a class nowhere else. Likewise jobs for four devices wait in
-`x4.default` or `x4.gpu.<class>`, from which workers with four devices or more take.
+`default:x4` or `gpu.<class>:x4`, from which workers with four devices or more take.
 """
 
 from datetime import timedelta

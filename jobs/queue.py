@@ -3,7 +3,6 @@
 So a message may be lost, repeated or late without harm, and the broker may be down: the dispatcher rings again.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +18,8 @@ log = structlog.get_logger()
 TASK = "dream.run_job"
 QUEUE = "default"
 CLASS_PREFIX = "gpu."
+SHARED = ":x"
+"""Before the number of devices; no class has a colon. Access lists of brokers know queues by how they begin."""
 
 _COMMON: dict[str, Any] = {
     "accept_content": ["json"],
@@ -50,13 +51,12 @@ def queues_of(queue: str, devices: int) -> tuple[str, ...]:
 
 def wanted_of(queue: str) -> tuple[str | None, int]:
     """The class and the number of devices that jobs of a queue want."""
-    many = re.fullmatch(r"x(\d+)\.(.+)", queue)
-    gpus, queue = (int(many[1]), many[2]) if many else (1, queue)
-    return (queue.removeprefix(CLASS_PREFIX) if queue.startswith(CLASS_PREFIX) else None), gpus
+    queue, _, gpus = queue.partition(SHARED)
+    return (queue.removeprefix(CLASS_PREFIX) if queue.startswith(CLASS_PREFIX) else None), int(gpus or 1)
 
 
 def _for_devices(queue: str, gpus: int) -> str:
-    return queue if gpus == 1 else f"x{gpus}.{queue}"
+    return queue if gpus == 1 else f"{queue}{SHARED}{gpus}"
 
 
 def make_worker_app(redis_url: str, queues: Iterable[str] = (QUEUE,)) -> Celery:

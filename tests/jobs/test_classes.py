@@ -128,14 +128,14 @@ def test_a_queue_says_what_its_jobs_want(gpu_class, gpus):
 
 def test_only_workers_with_as_many_devices_take_a_job(sessions):
     job, common = submit(sessions, method="dream", resources={"gpus": 2}), submit(sessions)
-    assert job.queue == "x2.default"
+    assert job.queue == "default:x2"
     assert [next_of(sessions, *queues_of(QUEUE, 1)) for _ in range(2)] == [common.id, None]
     assert next_of(sessions, *queues_of(A100, 4)) == job.id
 
 
 def test_of_a_class_with_as_many_devices(sessions):
     job = submit(sessions, method="dream", resources={"gpus": 4, "gpu_class": "a100"})
-    assert job.queue == "x4.gpu.a100"
+    assert job.queue == "gpu.a100:x4"
     for queue, devices in [(QUEUE, 4), (H100, 8), (A100, 3)]:
         assert next_of(sessions, *queues_of(queue, devices)) is None
     assert next_of(sessions, *queues_of(A100, 4)) == job.id
@@ -153,7 +153,7 @@ def test_a_job_is_told_that_no_worker_has_as_many_devices_and_rung_for_when_one_
     here(sessions, H100, "worker-3", devices=4)
     assert tick(sessions, bell).rung == [job.id]
     assert read(sessions, job).status_reason is None
-    assert bell.waiting("x4.default") == 1
+    assert bell.waiting("default:x4") == 1
 
 
 def test_operators_see_who_takes_jobs_for_several_devices_where_there_are_any(sessions):
@@ -161,4 +161,4 @@ def test_operators_see_who_takes_jobs_for_several_devices_where_there_are_any(se
     here(sessions, QUEUE, "worker-2", devices=2)
     submit(sessions, method="dream", resources={"gpus": 3})
     found = {queue.name: (queue.queued, queue.workers) for queue in call(sessions, operations.list_queues, 60)}
-    assert found == {QUEUE: (0, 2), A100: (0, 1), "x3.default": (1, 1)}
+    assert found == {QUEUE: (0, 2), A100: (0, 1), "default:x3": (1, 1)}
