@@ -1,8 +1,8 @@
 """How networks are computed: as they are written, or compiled; in float32, or with convolutions in bfloat16.
 
 Compiling fuses all that lies between two convolutions into one pass over memory. It takes half a minute for every shape
-of batch, once on a machine. bfloat16 halves what is moved, and multiplies on units that float32 has not. Neither
-changes what is computed but for rounding. docs/decisions/0013 has the figures.
+of batch, once on a machine. bfloat16 halves what is moved, and multiplies on units that float32 has not; it is worth
+having without a compiler, too. Neither changes what is computed but for rounding. docs/decisions/0013 has the figures.
 """
 
 import functools
@@ -98,12 +98,12 @@ def choose_computing(recipe: Computed, worth: bool, device: torch.device) -> Com
     cannot be had here.
     """
     compiled = recipe.compiled == "on" or (recipe.compiled == "auto" and worth)
+    bfloat16 = recipe.precision == "bfloat16" or (recipe.precision == "auto" and compiled and has_bfloat16(device))
     if compiled and (missing := lacks_compiler(device.type)):
         if recipe.compiled == "on":
             raise DreamError(f"compiled=on cannot be had here: {missing}; mend that, or use auto or off")
         log.info("networks are not compiled: %s", missing)
         compiled = False
-    bfloat16 = recipe.precision == "bfloat16" or (recipe.precision == "auto" and compiled and _has_bfloat16(device))
     return Computing(compiled, bfloat16)
 
 
@@ -122,7 +122,7 @@ def lacks_compiler(device_type: str) -> str | None:
     return None
 
 
-def _has_bfloat16(device: torch.device) -> bool:
+def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 itself. Elsewhere it is emulated, and many times slower."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)

@@ -3,10 +3,11 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import FrameType
 from typing import Protocol
 
+import psutil
 import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -53,12 +54,16 @@ class TooLong(BaseException):
 
 @contextmanager
 def at_most(seconds: float | None) -> Iterator[None]:
-    """Raise TooLong in the main thread when the block takes longer."""
+    """Raise TooLong in the main thread when the block takes longer, and kill the processes that it has started: a
+    compiler would go on beside what is measured next."""
     if seconds is None:
         yield
         return
+    others = set(psutil.Process().children())
 
     def up(signum: int, frame: FrameType | None) -> None:
+        for started in set(psutil.Process().children()) - others:
+            _kill(started)
         raise TooLong
 
     before = signal.signal(signal.SIGALRM, up)
@@ -68,6 +73,12 @@ def at_most(seconds: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _kill(process: psutil.Process) -> None:
+    with suppress(psutil.NoSuchProcess):
+        for each in (process, *process.children(recursive=True)):
+            each.kill()
 
 
 class _NoModules(nullcontext[None]):

@@ -20,7 +20,7 @@ from benchmarks.inner_iteration.clock import (
 )
 from benchmarks.inner_iteration.plain import Plain, kmeans, representatives
 from dream_core.augmentation import augment
-from dream_core.computing import PLAIN
+from dream_core.computing import PLAIN, has_bfloat16
 from dream_core.datasets import Dataset
 from dream_core.evaluation import train_and_test
 from dream_core.images import to_unit
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 WAYS = {
     "as written": {"compiled": "off", "precision": "float32"},
+    "as written, in bfloat16": {"compiled": "off", "precision": "bfloat16"},
     "compiled": {"compiled": "on", "precision": "float32"},
     "compiled, in bfloat16": {"compiled": "on", "precision": "bfloat16"},
 }
@@ -178,7 +179,8 @@ def warmed_up(
             return loop
     except TooLong:
         log.info("compiling takes longer than %g s, once on a machine: not compiled this time", compile_s)
-        return warmed_up(recipe.model_copy(update={"compiled": "off", "precision": "float32"}), dataset, device)
+        without = {"compiled": "off", "precision": "bfloat16" if has_bfloat16(device) else "float32"}
+        return warmed_up(recipe.model_copy(update=without), dataset, device)  # as where there is no compiler
 
 
 def first_of_everything(loop: MatchingLoop) -> None:

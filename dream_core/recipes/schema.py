@@ -39,7 +39,8 @@ class Computed(Values, frozen=True):
     compiled: Literal["auto", "on", "off"] = "auto"
     """Whether networks are computed by torch.compile; auto does so where it pays and a compiler is there."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of convolutions; auto is bfloat16 where networks are compiled and the device has it, else float32."""
+    """Of convolutions; auto is bfloat16 where `compiled` is on, or auto and worth it, and the device has bfloat16; else
+    float32."""
 
 
 class EvaluationRecipe(Computed, frozen=True):

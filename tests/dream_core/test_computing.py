@@ -79,7 +79,7 @@ def test_a_compiled_run_is_the_plain_one_but_for_rounding_and_resumes_to_the_sam
 
 
 def _native() -> bool:
-    return computing._has_bfloat16(CPU)
+    return computing.has_bfloat16(CPU)
 
 
 @pytest.mark.usefixtures("compiler")
@@ -143,7 +143,7 @@ def test_what_is_compiled_and_in_which_precision(monkeypatch):
 
     monkeypatch.setattr(computing, "lacks_compiler", lambda device: None)
     for native in (True, False):
-        monkeypatch.setattr(computing, "_has_bfloat16", lambda device, native=native: native)
+        monkeypatch.setattr(computing, "has_bfloat16", lambda device, native=native: native)
         assert chosen() == chosen(False, compiled="on") == Computing(True, native)
         assert chosen(False) == chosen(compiled="off") == PLAIN
         assert chosen(precision="float32") == COMPILED
@@ -154,7 +154,7 @@ def test_where_nothing_can_be_compiled_auto_does_without_and_on_says_why(monkeyp
     monkeypatch.setenv("CXX", "no-such-compiler")
     lacks_compiler.cache_clear()
     with caplog.at_level(logging.INFO):
-        assert choose_computing(EvaluationRecipe(), True, CPU) == PLAIN
+        assert choose_computing(EvaluationRecipe(), True, CPU) == Computing(False, _native())
     assert "networks are not compiled: there is no C++ compiler no-such-compiler" in caplog.text
     with pytest.raises(DreamError, match="no C\\+\\+ compiler no-such-compiler; mend that, or use auto or off"):
         choose_computing(EvaluationRecipe(compiled="on"), False, CPU)

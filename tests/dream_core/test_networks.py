@@ -9,6 +9,7 @@ from torch import nn
 from dream_core.catalog import NETWORKS
 from dream_core.errors import InvalidRecipe
 from dream_core.networks import FACTORIES, ConvNet, build_network, evaluation_network, initialize, matched_network
+from dream_core.networks.base import normalisation
 from dream_core.recipes import EvaluationRecipe, convnet_depth, make_recipe
 from tests.dream_core import reference
 
@@ -69,6 +70,21 @@ def test_instance_norm_is_learned_and_has_no_running_statistics():
     network = ConvNet(3, 10, 32, width=8)
     x = torch.randn(4, 3, 32, 32)
     assert torch.equal(network.train()(x), network.eval()(x))
+
+
+@pytest.mark.parametrize("norm", ["instance", "group"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_group_norm_around_the_slow_kernel_is_group_norm(norm, layout):
+    (ours,) = normalisation(norm, 8)
+    theirs = nn.GroupNorm(ours.num_groups, 8)
+    x = torch.randn(4, 8, 6, 6, dtype=torch.bfloat16).contiguous(memory_format=layout).requires_grad_()
+    y = torch.randn(4, 8, 6, 6, dtype=torch.bfloat16)
+    for module in (ours, theirs):
+        nn.init.constant_(module.weight, 1.5)
+        nn.init.constant_(module.bias, 0.5)
+    found, expected = ours(x), theirs(x)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(*(torch.autograd.grad((out * y).sum(), x)[0] for out in (found, expected)))
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch", "layer", "group", "none"])
