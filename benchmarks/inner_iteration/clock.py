@@ -67,7 +67,7 @@ def at_most(seconds: float | None) -> Iterator[None]:
         raise TooLong
 
     before = signal.signal(signal.SIGALRM, up)
-    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)  # again, should a destructor swallow the first
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:

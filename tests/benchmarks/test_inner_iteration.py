@@ -5,9 +5,9 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -17,7 +17,7 @@ from benchmarks.inner_iteration.images import dataset_or_noise
 from benchmarks.inner_iteration.measuring import WAYS, Amount, inner_iteration, measure, warmed_up
 from benchmarks.inner_iteration.plain import kmeans, representatives
 from dream_core.clustering import TorchKMeans
-from dream_core.computing import PLAIN
+from dream_core.computing import Computing, has_bfloat16
 from dream_core.errors import DatasetMissing
 from dream_core.selection import nearest
 from tests.dream_core.tiny import tiny_dataset, tiny_recipe
@@ -67,7 +67,7 @@ def test_operations_are_counted_and_peaks_are_found():
 
 def test_a_loop_that_takes_too_long_to_compile_is_not_compiled():
     recipe = tiny_recipe(compiled="on")
-    assert warmed_up(recipe, tiny_dataset(), CPU, compile_s=0.001).computing == PLAIN
+    assert warmed_up(recipe, tiny_dataset(), CPU, compile_s=0.001).computing == Computing(bfloat16=has_bfloat16(CPU))
 
 
 def test_time_that_is_up_ends_a_block_and_no_other():
@@ -78,14 +78,13 @@ def test_time_that_is_up_ends_a_block_and_no_other():
     time.sleep(0.3)
 
 
-def test_time_that_is_up_unheard_is_up_again():
-    def deaf():
-        with suppress(TooLong):
-            time.sleep(60)
-        time.sleep(60)
-
-    with pytest.raises(TooLong), at_most(0.2):
-        deaf()
+def test_what_a_block_has_started_ends_with_its_time_and_nothing_else():
+    with subprocess.Popen(["sleep", "60"]) as before:
+        with pytest.raises(TooLong), at_most(0.2):
+            subprocess.run(["sh", "-c", "sleep 61 & wait"], check=False)
+        assert before.poll() is None
+        assert ["sleep", "61"] not in [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
+        before.kill()
 
 
 def test_every_way_of_computing_has_its_row():
