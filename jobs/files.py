@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and the room that a disk has for them."""
 
 import os
 import shutil
